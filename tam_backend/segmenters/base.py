@@ -1,0 +1,29 @@
+"""Step 1: prompts on one frame become a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tam_backend.prompts import FramePrompts, Mask
+from tam_backend.video.base import Reader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """mask: HxW bool. score: in [0, 1], how far the segmenter trusts it."""
+
+    mask: Mask
+    score: float
+
+
+class Segmenter(Protocol):
+    name: str
+
+    def segment(self, video: Reader, frame: int, prompts: FramePrompts) -> Segmentation:
+        """Segment the object on ``video[frame]`` from clicks and box (``prompts.locates`` is true).
+
+        The video comes along, not just the image, because a segmenter may look at neighbouring frames (motion).
+        Every positive click is inside the mask, every negative one outside. Raises BadInput when the prompts do not
+        fit on the frame. Deterministic: the same prompts on the same frame give the same mask.
+        """

@@ -1,0 +1,1 @@
+"""Readers of videos, folders and lists of images."""
