@@ -1,0 +1,251 @@
+"""From prompts on some frames to masks on all frames: initialise, propagate outwards, start again from corrections.
+
+A frame that has prompts is an *anchor*: its mask comes from the prompts alone (and from the mask that was on the screen
+when they were made). Every other frame gets its mask by propagation from the nearest anchor, forward or backward, with
+the two anchors that bracket it as memory. So a new prompt changes just the frames between its neighbouring anchors;
+all others keep their masks, byte for byte, whatever the order in which the prompts came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tam_backend.engines import Engine
+from tam_backend.errors import BadInput
+from tam_backend.prompts import FramePrompts, Mask
+from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, Propagation, SoftMask
+from tam_backend.tracking.correction import segment_with_prior
+from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
+from tam_backend.video.base import Reader
+
+#: A propagation's state is stored this often, so that a killed process repeats at most this many frames.
+STATE_EVERY = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchor:
+    """What a person decided on one frame. prior: HxW bool, the mask they were looking at (None: there was none)."""
+
+    prompts: FramePrompts
+    prior: Mask | None = None
+
+    def digest(self) -> str:
+        prior = FramePrompts(mask=self.prior).digest() if self.prior is not None else ""
+        return hashlib.blake2b(f"{self.prompts.digest()}/{prior}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedFrame:
+    """One object on one frame. soft: HxW uint8, 255 x probability. by_hand: the mask is a person's own drawing."""
+
+    frame: int
+    soft: SoftMask
+    quality: float
+    anchor: bool
+    by_hand: bool = False
+
+    @property
+    def mask(self) -> Mask:
+        """HxW bool."""
+        return self.soft >= SOFT_THRESHOLD
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """The frames that one anchor decides in one direction, in the order they are computed."""
+
+    origin: int
+    frames: range
+    anchors: Mapping[int, Mask]
+    key: str
+    position: int = 0
+    propagation: Propagation | None = None
+    at: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.at = self.origin
+
+    @property
+    def done(self) -> bool:
+        return self.position >= len(self.frames)
+
+    @property
+    def next_frame(self) -> int:
+        return self.frames[self.position]
+
+
+class Tracker:
+    """Tracks objects through ``frames`` (a range with step 1) of one video with one engine.
+
+    Results go to and come from ``store``, so that a tracker made later for the same video continues where this one
+    was stopped. Not thread-safe: one tracker serves one caller.
+    """
+
+    def __init__(self, engine: Engine, video: Reader, frames: range, store: BlobStore) -> None:
+        if not (0 <= frames.start < frames.stop <= len(video)) or frames.step != 1:
+            raise BadInput(f"frames {frames.start} to {frames.stop - 1} are not all in the video: it has {len(video)}")
+        self._engine = engine
+        self._engine_id = f"{engine.name}-{engine.version}"
+        self._video = video
+        self._frames = frames
+        self._store = store
+        self._readers = {+1: video, -1: video.clone()}
+
+    def close(self) -> None:
+        """Close what the tracker opened (not the video it was given)."""
+        self._readers[-1].close()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def track(self, anchors: Mapping[int, Anchor], focus: int) -> Iterator[TrackedFrame]:
+        """Yield every frame of the range once: anchors first, then the frames nearest to ``focus``.
+
+        Stop iterating at any time: what was yielded is stored, and so is the state to go on from. Raises BadInput if
+        an anchor is outside the range or does not fit on the frame.
+        """
+        self._validate(anchors)
+        order = sorted(anchors, key=lambda f: (abs(f - focus), f))
+        masks: dict[int, Mask] = {}
+        for frame in order:
+            tracked = self._anchor(frame, anchors[frame])
+            masks[frame] = tracked.mask
+            yield tracked
+        runs = self._plan({f: anchors[f].digest() for f in anchors}, masks)
+        try:
+            while runs:
+                run = min(runs, key=lambda r: (abs(r.next_frame - focus), r.next_frame))
+                yield self._advance(run)
+                if run.done:
+                    runs.remove(run)
+        finally:
+            for run in runs:
+                self._save(run)
+
+    def stored(self, anchors: Mapping[int, Anchor], frame: int) -> TrackedFrame | None:
+        """The mask of ``frame`` under these anchors if it is finished already. Computes nothing."""
+        if not anchors:
+            return None
+        digests = {f: anchors[f].digest() for f in anchors}
+        if frame in anchors:
+            blob = self._store.get(self._anchor_key(frame, anchors[frame]))
+        else:
+            origin = min(anchors, key=lambda f: (abs(f - frame), f))
+            blob = self._store.get(f"{self._run_key(origin, _bracket(anchors, frame), digests)}/{frame}")
+        if blob is None:
+            return None
+        result = unpack_frame(blob)
+        return TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors)
+
+    def _validate(self, anchors: Mapping[int, Anchor]) -> None:
+        for frame, anchor in anchors.items():
+            if frame not in self._frames:
+                raise BadInput(
+                    f"frame {frame} is outside the range {self._frames.start} to {self._frames.stop - 1}: "
+                    "prompts must be on frames of the range"
+                )
+            try:
+                anchor.prompts.validate(self._video.height, self._video.width)
+            except BadInput as e:
+                raise BadInput(f"frame {frame}: {e}") from e
+            if not anchor.prompts.locates and anchor.prior is None:
+                raise BadInput(
+                    f"frame {frame}: negative clicks alone do not say where the object is; "
+                    "give a positive click, a box or a mask"
+                )
+
+    def _anchor_key(self, frame: int, anchor: Anchor) -> str:
+        return f"anchor/{self._video.key}/{self._engine_id}/{frame}/{anchor.digest()}"
+
+    def _anchor(self, frame: int, anchor: Anchor) -> TrackedFrame:
+        if anchor.prompts.mask is not None:
+            soft = anchor.prompts.mask.astype(np.uint8) * np.uint8(255)
+            return TrackedFrame(frame, soft, 1.0, anchor=True, by_hand=True)
+        key = self._anchor_key(frame, anchor)
+        blob = self._store.get(key)
+        if blob is not None:
+            result = unpack_frame(blob)
+        else:
+            found = segment_with_prior(
+                self._engine.segmenter, self._readers[+1], frame, anchor.prompts, anchor.prior
+            )
+            result = Propagated(soft=found.mask.astype(np.uint8) * np.uint8(255), quality=found.score)
+            self._store.put(key, pack_frame(result))
+        return TrackedFrame(frame, result.soft, result.quality, anchor=True)
+
+    def _run_key(self, origin: int, bracket: tuple[int, ...], digests: Mapping[int, str]) -> str:
+        content = ",".join(f"{f}:{digests[f]}" for f in bracket)
+        name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
+
+    def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask]) -> list[_Run]:
+        """Split the range among the anchors: each frame goes to the nearest one, ties to the earlier one."""
+        anchors = sorted(masks)
+        runs = []
+        for i, origin in enumerate(anchors):
+            before = anchors[i - 1] if i > 0 else None
+            after = anchors[i + 1] if i + 1 < len(anchors) else None
+            first = self._frames.start if before is None else (before + origin) // 2 + 1
+            last = self._frames.stop - 1 if after is None else (origin + after) // 2
+            for frames, other in ((range(origin + 1, last + 1), after), (range(origin - 1, first - 1, -1), before)):
+                if frames:
+                    bracket = (origin,) if other is None else tuple(sorted((origin, other)))
+                    key = self._run_key(origin, bracket, digests)
+                    runs.append(_Run(origin, frames, {f: masks[f] for f in bracket}, key))
+        return runs
+
+    def _advance(self, run: _Run) -> TrackedFrame:
+        frame = run.next_frame
+        blob = self._store.get(f"{run.key}/{frame}")
+        if blob is not None:
+            result = unpack_frame(blob)
+        else:
+            result = self._compute(run, frame)
+            self._store.put(f"{run.key}/{frame}", pack_frame(result))
+            if run.position % STATE_EVERY == STATE_EVERY - 1:
+                self._save(run)
+        run.position += 1
+        return TrackedFrame(frame, result.soft, result.quality, anchor=False)
+
+    def _compute(self, run: _Run, frame: int) -> Propagated:
+        direction = run.frames.step
+        if run.propagation is None:
+            self._begin(run, frame, direction)
+        assert run.propagation is not None
+        while True:
+            run.at += direction
+            result = run.propagation.step(run.at)
+            if run.at == frame:
+                return result
+
+    def _begin(self, run: _Run, frame: int, direction: int) -> None:
+        """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""
+        propagator, reader = self._engine.propagator, self._readers[direction]
+        blob = self._store.get(f"{run.key}/state/{direction}")
+        if blob is not None:
+            at, state = unpack_state(blob)
+            if (frame - at) * direction > 0:
+                run.at = at
+                run.propagation = propagator.begin(reader, run.anchors, at, state)
+                return
+        run.at = run.origin
+        run.propagation = propagator.begin(reader, run.anchors, run.origin)
+
+    def _save(self, run: _Run) -> None:
+        if run.propagation is not None and run.at != run.origin:
+            direction = run.frames.step
+            self._store.put(f"{run.key}/state/{direction}", pack_state(run.at, run.propagation.state()))
+
+
+def _bracket(anchors: Mapping[int, Anchor], frame: int) -> tuple[int, ...]:
+    """The anchors next to a frame that is not one: the last before it and the first after it, where there are any."""
+    before = [f for f in anchors if f < frame]
+    after = [f for f in anchors if f > frame]
+    return (*([max(before)] if before else []), *([min(after)] if after else []))
