@@ -1,0 +1,52 @@
+"""The model class that Label Studio's ML backend library expects. It translates; the work is done in tam_backend."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+
+from tam_backend.labelstudio.service import Service
+from tam_backend.settings import Settings
+
+
+@functools.cache
+def shared_service() -> Service:
+    """The one service of this process, made when first asked for (loaded engines live in it)."""
+    return Service(Settings.from_env(os.environ))
+
+
+class TrackAnything(LabelStudioMLBase):
+    """Keypoints on frames of a video become masks on all its frames.
+
+    Works under label-studio-ml 1.0.9, which builds it at every /setup, and 2.x, which builds it for each request.
+    """
+
+    def __init__(self, *args: Any, service: Service | None = None, base_url: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._service = service or shared_service()
+        self._base_url = base_url or self._service.settings.public_url
+        self._service.connections.remember(kwargs.get("hostname"), kwargs.get("access_token"))
+
+    def setup(self) -> None:
+        """Called by the 2.x library after ``__init__``."""
+        self.set("model_version", self._service.model_version)
+
+    def predict(
+        self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """One prediction for each task: ``{"result": regions, "score": ..., "model_version": ...}``."""
+        return self._service.predict(tasks, self.label_config, context, kwargs.get("project"), self._base_url)
+
+    def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Nothing is trained; new tasks (event TASKS_CREATED) get their frames.
+
+        1.0.9 calls ``fit((), event=..., data=...)``, 2.x ``fit(event, data)``.
+        """
+        event = kwargs.get("event") or next((a for a in args if isinstance(a, str)), None)
+        data = kwargs.get("data") or next((a for a in args if isinstance(a, dict)), {})
+        if event:
+            self._service.webhook({**data, "action": event}, self._base_url)
+        return {}

@@ -1,0 +1,166 @@
+"""Upload -> frames: a task that has a video gets the list of frame URLs that Label Studio's editor needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tam_backend.errors import BadInput, LabelStudioError, MediaError
+from tam_backend.labelstudio.config import LabelConfig
+from tam_backend.labelstudio.connections import Client, Connection
+from tam_backend.labelstudio.library import VideoLibrary
+from tam_backend.labelstudio.links import FrameLinks
+from tam_backend.labelstudio.media import absolute_url
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+#: Key of task data with a sentence for people: which part of the video this task is, or what is wrong with the video.
+NOTE_KEY = "clip"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The frames of one task: ``frames`` (a range with step 1) of a registered video. item_index i is frames[i]."""
+
+    video: str
+    frames: range
+
+
+class ClipFiller:
+    """Writes frame lists into tasks, once, whoever asks and however often.
+
+    root: a directory for notes about tasks whose video is being split, so that a crash between creating the further
+    tasks and updating the first one does not create them again.
+    """
+
+    def __init__(self, library: VideoLibrary, links: FrameLinks, clip_length: int, root: Path) -> None:
+        self._library = library
+        self._links = links
+        self._clip_length = clip_length
+        self._root = root
+        self._locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+
+    def find(self, data: Json, config: LabelConfig, connection: Connection | None, image: str | None = None) -> Clip:
+        """The clip that a task's data describes. Raises BadInput or MediaError if there is none."""
+        frames = data.get(config.frames_key(image))
+        if not isinstance(frames, list) or not frames:
+            raise BadInput(
+                f"the task's data has no list of frames under {config.frames_key(image)!r} yet: close the task and "
+                "open it again in a moment"
+            )
+        parsed = [self._links.parse(url) for url in frames]
+        first = parsed[0]
+        if first is None:
+            if any(parsed):
+                raise BadInput(f"{config.frames_key(image)!r} mixes our frames with others; import the task again")
+            urls = [absolute_url(url, connection) for url in frames]
+            video = self._library.register("images", urls, connection)
+            return Clip(video, range(len(urls)))
+        expected = [(first[0], first[1] + i) for i in range(len(frames))]
+        if parsed != expected:
+            raise BadInput(f"{config.frames_key(image)!r} is not one unbroken range of frames; import the task again")
+        return Clip(first[0], range(first[1], first[1] + len(frames)))
+
+    def needs_frames(self, data: Json, config: LabelConfig, base: str) -> bool:
+        """Whether this is a task with a video whose frames are missing, moved to another address, or a placeholder."""
+        if not data.get(config.video_key):
+            return False
+        frames = data.get(config.frames_key())
+        if not isinstance(frames, list) or not frames or not all(isinstance(f, str) for f in frames):
+            return True
+        ours = self._links.parse(frames[0])
+        if ours is None:
+            return False
+        if str(data.get(NOTE_KEY, "")).startswith("ERROR"):
+            return True
+        return frames[0] != self._links.url(base, *ours)
+
+    def fill(self, task_id: int, project_id: int, config: LabelConfig, connection: Connection, base: str) -> None:
+        """Give a task its frames. Reads the task anew, so a task that was filled meanwhile is left as it is.
+
+        base: address of this server as browsers reach it. Raises LabelStudioError when Label Studio cannot be asked;
+        everything that is wrong with the video goes into the task as a frame that says so.
+        """
+        with self._lock:
+            lock = self._locks[connection.url, task_id]
+        with lock:
+            client = Client(connection)
+            data = client.task(task_id)["data"]
+            if not self.needs_frames(data, config, base):
+                return
+            key = config.frames_key()
+            moved = self._moved(data.get(key), base)
+            if moved and not str(data.get(NOTE_KEY, "")).startswith("ERROR"):
+                client.replace_task_data(task_id, {**data, key: moved})
+                return
+            video = ""
+            try:
+                url = absolute_url(data[config.video_key], connection)
+                video = self._library.register("video", [url], connection)
+                reader = self._library.open(video)
+                count, warning = len(reader), getattr(reader, "warning", None)
+                reader.close()
+            except MediaError as e:
+                log.warning("task %s: %s", task_id, e)
+                if not video:  # there is no address to register; its text stands for it
+                    video = self._library.register("error", [str(data[config.video_key])[:2000]], connection)
+                self._library.set_error(video, str(e))
+                frames = [self._links.url(base, video, 0)]
+                client.replace_task_data(task_id, {**data, key: frames, NOTE_KEY: f"ERROR: {e}"})
+                return
+            clips = [
+                range(start, min(start + self._clip_length, count)) for start in range(0, count, self._clip_length)
+            ]
+            tasks = [
+                {
+                    **data,
+                    key: [self._links.url(base, video, i) for i in clip],
+                    NOTE_KEY: f"frames {clip.start} to {clip.stop - 1} of {count}" + (f"; {warning}" if warning else ""),
+                }
+                for clip in clips
+            ]
+            if len(tasks) > 1:
+                self._create_once(client, task_id, project_id, tasks[1:], key)
+            client.replace_task_data(task_id, tasks[0])
+            log.info("task %s: %d frames in %d task(s)", task_id, count, len(tasks))
+
+    def _moved(self, frames: object, base: str) -> list[str]:
+        """The frames under the present address of this server, if they are all ours; else []."""
+        if not isinstance(frames, list):
+            return []
+        parsed = [self._links.parse(f) for f in frames]
+        return [self._links.url(base, *p) for p in parsed if p] if all(parsed) else []
+
+    def _create_once(self, client: Client, task_id: int, project_id: int, tasks: list[Json], key: str) -> None:
+        note = self._root / f"{project_id}-{task_id}.json"
+        wanted = {task[key][0].partition("?")[0].partition("/frames/")[2] for task in tasks}
+        if note.exists():  # an earlier attempt began: create what did not arrive
+            arrived = set()
+            for task in client.project_tasks(project_id):
+                frames = task["data"].get(key)
+                if isinstance(frames, list) and frames and (ours := self._links.parse(frames[0])):
+                    arrived.add(f"{ours[0]}/{ours[1]}.jpg")
+            wanted -= arrived
+            tasks = [t for t in tasks if t[key][0].partition("?")[0].partition("/frames/")[2] in wanted]
+        else:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps({"clips": len(tasks) + 1}))
+        if tasks:
+            client.import_tasks(project_id, tasks)
+
+
+def project_of(task: Json, project: str | None) -> int:
+    """The project id of a task: from the task itself, or from a request's ``project`` ("12.1795364937")."""
+    number = task.get("project") or (project or "").partition(".")[0]
+    try:
+        return int(number)
+    except (TypeError, ValueError) as e:
+        raise LabelStudioError(f"the request names no project ({number!r:.40})") from e

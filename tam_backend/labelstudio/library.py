@@ -1,0 +1,147 @@
+"""The videos that tasks refer to: registered under an id, downloaded once, opened when needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tam_backend.errors import MediaError
+from tam_backend.labelstudio.connections import Connection, Connections
+from tam_backend.labelstudio.media import Downloader
+from tam_backend.video import open_images, open_video
+from tam_backend.video.base import Reader
+
+#: How many readers stay open. Each may hold its decoder's cache of frames.
+OPEN_READERS = 4
+#: After a failure the same video is not tried again for this long.
+RETRY_SECONDS = 20.0
+#: Bytes of decoded frames that one reader keeps.
+READER_CACHE = 192 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address."""
+
+    kind: str
+    urls: tuple[str, ...]
+    host: str
+
+    @property
+    def id(self) -> str:
+        content = json.dumps([self.kind, self.urls, self.host])
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+class VideoLibrary:
+    """Videos by id, below ``root``. Thread-safe; two callers of one video wait for one download."""
+
+    def __init__(self, root: Path, downloader: Downloader, connections: Connections) -> None:
+        self._root = root
+        self._downloader = downloader
+        self._connections = connections
+        self._readers: OrderedDict[str, Reader] = OrderedDict()
+        self._failures: dict[str, tuple[float, str]] = {}
+        self._lock = threading.Lock()
+        self._video_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def register(self, kind: str, urls: Sequence[str], connection: Connection | None) -> str:
+        """Note where a video comes from and return its id. Nothing is downloaded. kind: "video", "images", or "error"
+        for an address that cannot be resolved."""
+        source = Source(kind, tuple(urls), connection.url if connection else "")
+        path = self._root / source.id / "source.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(asdict(source)))
+        return source.id
+
+    def open(self, video: str) -> Reader:
+        """An independent reader of a registered video; the caller closes it. Downloads it first where needed.
+
+        Raises MediaError when it cannot be fetched or read.
+        """
+        with self._lock:
+            video_lock = self._video_locks[video]
+        with video_lock:
+            reader = self._readers.get(video)
+            if reader is None:
+                reader = self._open(video)
+                dropped = []
+                with self._lock:
+                    self._readers[video] = reader
+                    while len(self._readers) > OPEN_READERS:
+                        dropped.append(self._readers.popitem(last=False)[1])
+                for old in dropped:
+                    old.close()
+            else:
+                with self._lock:
+                    if video in self._readers:
+                        self._readers.move_to_end(video)
+            return reader.clone()
+
+    def set_error(self, video: str, message: str) -> None:
+        """Remember what is wrong with a video, for the picture that is shown in its place."""
+        write_atomically(self._root / video / "error.txt", message)
+
+    def error(self, video: str) -> str | None:
+        """What ``set_error`` said."""
+        try:
+            return (self._root / video / "error.txt").read_text()
+        except OSError:
+            return None
+
+    def _open(self, video: str) -> Reader:
+        failed = self._failures.get(video)
+        if failed and time.monotonic() - failed[0] < RETRY_SECONDS:
+            raise MediaError(failed[1])
+        try:
+            source = self._source(video)
+            if source.kind == "error":
+                raise MediaError(self.error(video) or "this video cannot be read")
+            connection = self._connections.get(source.host) if source.host else None
+            files = [self._file(video, i, url, connection) for i, url in enumerate(source.urls)]
+            if source.kind == "images":
+                return open_images(files)
+            return open_video(files[0], cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+        except MediaError as e:
+            self._failures[video] = (time.monotonic(), str(e))
+            raise
+
+    def _source(self, video: str) -> Source:
+        try:
+            fields = json.loads((self._root / video / "source.json").read_text())
+            return Source(fields["kind"], tuple(fields["urls"]), fields["host"])
+        except (OSError, ValueError, KeyError) as e:
+            raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
+
+    def _file(self, video: str, number: int, url: str, connection: Connection | None) -> Path:
+        """The downloaded file. Its name keeps the extension, by which readers and people know what it is."""
+        suffix = PurePosixPath(_file_name(url)).suffix.lower()
+        path = self._root / video / f"{number:05d}{suffix if suffix.isascii() and len(suffix) < 8 else ''}"
+        if not path.exists():
+            free = shutil.disk_usage(self._root).free
+            if free < 200 << 20:
+                raise MediaError(f"only {free >> 20} MB of disk space are left; free some and open the task again")
+            self._downloader.fetch(url, connection, path)
+        return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that it exists whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{threading.get_ident()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _file_name(url: str) -> str:
+    """The file name in a URL, also in Label Studio's ``/data/local-files/?d=folder/name.mp4``."""
+    parts = urlsplit(url)
+    return PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0])).name

@@ -1,0 +1,107 @@
+"""The HTTP side: routes that Label Studio calls, and the frames that browsers fetch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from tam_backend.errors import BadInput, TamError
+from tam_backend.labelstudio.service import Service
+from tam_backend.server.frames import FrameServer, frames_blueprint
+from tam_backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, model_class: Callable[..., Any], service: Service | None = None) -> Flask:
+    """The application.
+
+    model_class: makes a model (``predict``) from label_config, service and base_url, as Label Studio's library would.
+    service: made from the settings if there is none yet.
+    """
+    service = service or Service(settings)
+    app = Flask("tam_backend")
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
+    app.extensions["tam"] = service
+    frames = FrameServer(service.library, settings)
+    app.register_blueprint(frames_blueprint(frames, service.library, service.links))
+
+    def base_url() -> str:
+        return settings.public_url or request.host_url.rstrip("/")
+
+    @app.get("/")
+    @app.get("/health")
+    def health() -> Response:
+        return jsonify(status="UP", model_class=model_class.__name__, engine=service.engine.name)
+
+    @app.post("/setup")
+    def setup() -> Response:
+        body = _body()
+        schema = _text(body, "schema", required=True)
+        return jsonify(service.setup(schema, _text(body, "hostname"), _text(body, "access_token")))
+
+    @app.post("/predict")
+    def predict() -> Response:
+        body = _body()
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list):
+            raise BadInput("the request has no list of tasks")
+        params = body.get("params")
+        context = params.get("context") if isinstance(params, dict) else None
+        if context is not None and not isinstance(context, dict):
+            raise BadInput("params.context must be an object or null")
+        model = model_class(
+            label_config=_text(body, "label_config", required=True), service=service, base_url=base_url()
+        )
+        results = model.predict(tasks, context=context, project=_text(body, "project"))
+        return jsonify(results=results, model_version=service.model_version)
+
+    @app.post("/webhook")
+    def webhook() -> Response:
+        service.webhook(_body(), base_url())
+        return jsonify(status="ok")
+
+    @app.route("/versions", methods=["GET", "POST"])
+    def versions() -> Response:
+        return jsonify(message="Success", versions=[service.model_version])
+
+    @app.get("/status")
+    def status() -> Response:
+        return jsonify(service.status())
+
+    @app.errorhandler(TamError)
+    def expected(error: TamError) -> tuple[Response, int]:
+        code = 400 if isinstance(error, BadInput) else 502
+        log.warning("%s %s: %s", request.method, request.path, error)
+        return jsonify(error=str(error)), code
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error=error.description or error.name), error.code or 500
+
+    @app.errorhandler(Exception)
+    def fault(error: Exception) -> tuple[Response, int]:
+        log.exception("%s %s", request.method, request.path)
+        return jsonify(error="the backend failed; its log says why"), 500
+
+    return app
+
+
+def _body() -> dict[str, Any]:
+    body = request.get_json(force=True, silent=True)
+    if not isinstance(body, dict):
+        raise BadInput("the request's body must be a JSON object")
+    return body
+
+
+def _text(body: dict[str, Any], name: str, *, required: bool = False) -> str | None:
+    value = body.get(name)
+    if required and not (isinstance(value, str) and value):
+        raise BadInput(f"the request has no {name}")
+    if value is not None and not isinstance(value, str | int):
+        raise BadInput(f"{name} must be a text, not {type(value).__name__}")
+    return None if value is None else str(value)

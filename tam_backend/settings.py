@@ -1,0 +1,139 @@
+"""Every option of the server, read from the environment once into one frozen object that is passed down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tam_backend.errors import BadInput
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ValueError(f"seconds from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+        raise ValueError("an address like http://host:8080, or nothing")
+    return text.rstrip("/")
+
+
+def _boolean(text: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in known:
+        raise ValueError("true or false")
+    return known[text.lower()]
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(h.strip().lower() for h in text.split(",") if h.strip())
+
+
+def _option(default: Any, variable: str, parse: Callable[[str], Any], text: str) -> Any:
+    return field(default=default, metadata={"variable": variable, "parse": parse, "help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The server's options. ``Settings.from_env()`` reads them; each one's help says what it does."""
+
+    data_dir: Path = _option(
+        Path.home() / ".tam", "TAM_DATA_DIR", Path, "Directory for downloaded videos, frame indexes and the secret."
+    )
+    engine: str = _option("embedded", "TAM_ENGINE", str, "Which engine tracks: embedded (no download, CPU).")
+    label_studio_url: str = _option(
+        "", "TAM_LABEL_STUDIO_URL", _url,
+        "Address of Label Studio as this server reaches it. Empty: the one Label Studio names when it connects.",
+    )  # fmt: skip
+    label_studio_token: str = _option(
+        "", "TAM_LABEL_STUDIO_TOKEN", str,
+        "Legacy access token for TAM_LABEL_STUDIO_URL. Empty: the one Label Studio sends when it connects.",
+    )  # fmt: skip
+    public_url: str = _option(
+        "", "TAM_PUBLIC_URL", _url,
+        "Address of this server as annotators' browsers reach it, used in the URLs of frames. "
+        "Empty: the address that Label Studio uses.",
+    )  # fmt: skip
+    media_hosts: tuple[str, ...] = _option(
+        (), "TAM_MEDIA_HOSTS", _hosts,
+        "Further hosts (name or name:port, comma-separated) from which videos may be fetched. "
+        "Label Studio itself is always allowed; every other host is refused.",
+    )  # fmt: skip
+    clip_length: int = _option(
+        100, "TAM_CLIP_LENGTH", _integer(1, 10_000),
+        "Frames a task at most. Longer videos become several tasks. Label Studio packs all brush regions before each "
+        "click, so stay near 100 with BrushLabels; 300 is fine with BitmaskLabels.",
+    )  # fmt: skip
+    answer_seconds: float = _option(
+        20.0, "TAM_ANSWER_SECONDS", _seconds(0.1, 90),
+        "How long one click may compute before what is finished is sent (Label Studio gives up after 100 s).",
+    )  # fmt: skip
+    frame_caption: bool = _option(
+        False, "TAM_FRAME_CAPTION", _boolean, "Draw frame number and time into a corner of the served frames."
+    )
+    frame_quality: int = _option(90, "TAM_FRAME_QUALITY", _integer(1, 100), "JPEG quality of the served frames.")
+    frame_cache_mb: int = _option(
+        1000, "TAM_FRAME_CACHE_MB", _integer(1, 1_000_000), "Disk space for served JPEG frames, in MB."
+    )
+    result_cache_mb: int = _option(
+        500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
+    )
+    max_video_mb: int = _option(
+        4000, "TAM_MAX_VIDEO_MB", _integer(1, 1_000_000), "Largest video that is downloaded, in MB."
+    )
+    max_request_mb: int = _option(
+        256, "TAM_MAX_REQUEST_MB", _integer(1, 4000), "Largest request body that is read, in MB."
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the options from environment variables. An empty variable counts as not set.
+
+        Raises BadInput naming the variable, what it holds and what would be right.
+        """
+        values = {}
+        for option in fields(cls):
+            variable = option.metadata["variable"]
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                values[option.name] = option.metadata["parse"](text)
+            except ValueError as e:
+                raise BadInput(f"{variable} is {text!r}; it must be {e}") from e
+        return cls(**values)
+
+    @classmethod
+    def describe(cls) -> list[tuple[str, str, str]]:
+        """(variable, default, help) of every option, for help texts."""
+        rows = []
+        for option in fields(cls):
+            default = ",".join(option.default) if isinstance(option.default, tuple) else str(option.default)
+            rows.append((option.metadata["variable"], default, option.metadata["help"]))
+        return rows
