@@ -19,13 +19,13 @@ THREADS = 32
 
 
 def add_parser(subparsers: Any) -> None:
+    options = [f"  {name} (default: {default or 'empty'})\n      {text}" for name, default, text in Settings.describe()]
     parser = subparsers.add_parser(
         "serve",
         help="start the backend for Label Studio",
         description="Start the backend. In Label Studio: project > Settings > Model > Connect Model, with the address\n"
         "that is printed and 'Interactive preannotations' on.",
-        epilog="Options from the environment:\n\n"
-        + "\n".join(f"  {name} (default: {default or 'empty'})\n      {text}" for name, default, text in Settings.describe()),
+        epilog="Options from the environment:\n\n" + "\n".join(options),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")

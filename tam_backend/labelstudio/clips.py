@@ -123,7 +123,8 @@ class ClipFiller:
                 {
                     **data,
                     key: [self._links.url(base, video, i) for i in clip],
-                    NOTE_KEY: f"frames {clip.start} to {clip.stop - 1} of {count}" + (f"; {warning}" if warning else ""),
+                    NOTE_KEY: f"frames {clip.start} to {clip.stop - 1} of {count}"
+                    + (f"; {warning}" if warning else ""),
                 }
                 for clip in clips
             ]

@@ -109,7 +109,9 @@ class Client:
                 method, url, headers=self._connection.headers, timeout=TIMEOUT, allow_redirects=False, **kwargs
             )
         except requests.RequestException as e:
-            raise LabelStudioError(f"Label Studio at {self._connection.url} does not answer ({type(e).__name__})") from e
+            raise LabelStudioError(
+                f"Label Studio at {self._connection.url} does not answer ({type(e).__name__})"
+            ) from e
         if response.status_code == 401:
             raise LabelStudioError(
                 f"Label Studio at {self._connection.url} refuses the token (401). Legacy tokens are off in new "
@@ -117,7 +119,9 @@ class Client:
                 "TAM_LABEL_STUDIO_TOKEN to a token that is valid"
             )
         if not response.ok:
-            raise LabelStudioError(f"Label Studio answered {response.status_code} to {method} {path}: {response.text:.200}")
+            raise LabelStudioError(
+                f"Label Studio answered {response.status_code} to {method} {path}: {response.text:.200}"
+            )
         try:
             return response.json() if response.content else None
         except requests.JSONDecodeError as e:

@@ -65,9 +65,10 @@ class Downloader:
                                 f"{url} is larger than {self._max_bytes / 1e6:.0f} MB (setting TAM_MAX_VIDEO_MB)"
                             )
                         out.write(chunk)
-                if expected and expected.isdigit() and "Content-Encoding" not in response.headers:
-                    if received != int(expected):
-                        raise MediaError(f"{url} broke off after {received} of {expected} bytes; try again")
+                    if "Content-Encoding" in response.headers:
+                        expected = None  # it counts the compressed bytes
+                if expected and expected.isdigit() and received != int(expected):
+                    raise MediaError(f"{url} broke off after {received} of {expected} bytes; try again")
             Path(partial).replace(target)
         except requests.RequestException as e:
             raise MediaError(f"cannot download {url} ({type(e).__name__}); is its server up?") from e
@@ -97,7 +98,8 @@ class Downloader:
         if connection is not None and connection.owns(url):
             return connection.headers
         parts = urlsplit(url)
-        allowed = parts.scheme in ("http", "https") and self._hosts & {(parts.hostname or "").lower(), parts.netloc.lower()}
+        names = {(parts.hostname or "").lower(), parts.netloc.lower()}
+        allowed = parts.scheme in ("http", "https") and self._hosts & names
         if not allowed:
             raise MediaError(
                 f"{url} is not on Label Studio and its host is not allowed: add {parts.hostname} to TAM_MEDIA_HOSTS"

@@ -22,9 +22,7 @@ def region_id(control: Control, label: str, frame: int) -> str:
     return f"tam-{name}-{frame:05d}"
 
 
-def mask_region(
-    control: Control, label: str, frame: int, mask: Mask, score: float, meta: dict[str, Any]
-) -> Json:
+def mask_region(control: Control, label: str, frame: int, mask: Mask, score: float, meta: dict[str, Any]) -> Json:
     """A brush or bitmask region. frame: ``item_index``; mask: HxW bool, not empty; score in [0, 1]."""
     height, width = mask.shape
     value: Json = {control.type: [label]}

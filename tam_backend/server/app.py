@@ -41,8 +41,8 @@ def create_app(settings: Settings, model_class: Callable[..., Any], service: Ser
     @app.post("/setup")
     def setup() -> Response:
         body = _body()
-        schema = _text(body, "schema", required=True)
-        return jsonify(service.setup(schema, _text(body, "hostname"), _text(body, "access_token")))
+        hostname, token = _text(body, "hostname"), _text(body, "access_token")
+        return jsonify(service.setup(_required(body, "schema"), hostname, token))
 
     @app.post("/predict")
     def predict() -> Response:
@@ -54,9 +54,7 @@ def create_app(settings: Settings, model_class: Callable[..., Any], service: Ser
         context = params.get("context") if isinstance(params, dict) else None
         if context is not None and not isinstance(context, dict):
             raise BadInput("params.context must be an object or null")
-        model = model_class(
-            label_config=_text(body, "label_config", required=True), service=service, base_url=base_url()
-        )
+        model = model_class(label_config=_required(body, "label_config"), service=service, base_url=base_url())
         results = model.predict(tasks, context=context, project=_text(body, "project"))
         return jsonify(results=results, model_version=service.model_version)
 
@@ -98,10 +96,15 @@ def _body() -> dict[str, Any]:
     return body
 
 
-def _text(body: dict[str, Any], name: str, *, required: bool = False) -> str | None:
+def _text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
-    if required and not (isinstance(value, str) and value):
-        raise BadInput(f"the request has no {name}")
-    if value is not None and not isinstance(value, str | int):
+    if value is not None and not isinstance(value, str):
         raise BadInput(f"{name} must be a text, not {type(value).__name__}")
-    return None if value is None else str(value)
+    return value
+
+
+def _required(body: dict[str, Any], name: str) -> str:
+    value = _text(body, name)
+    if not value:
+        raise BadInput(f"the request has no {name}")
+    return value

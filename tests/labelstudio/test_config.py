@@ -1,0 +1,68 @@
+import pytest
+
+from tam_backend.errors import BadInput, LabelConfigError
+from tam_backend.labelstudio.config import EXAMPLE, parse_label_config
+
+
+def test_example_works():
+    config = parse_label_config(EXAMPLE)
+    assert [c.name for c in config.points] == ["point"]
+    assert [(c.name, c.type, c.labels) for c in config.masks] == [("mask", "brushlabels", ("Object 1", "Object 2"))]
+    assert config.frames_key() == config.frames_key("image") == "frames"
+    assert config.video_key == "video"
+
+
+def test_tags_keys_and_labels_come_from_the_configuration():
+    config = parse_label_config("""
+      <View>
+        <Image name="a" valueList="$pages"/> <Image name="b" valueList="$other"/>
+        <KeyPointLabels name="k" toName="b"><Label value="Person" alias="person"/><Label value="Ball"/></KeyPointLabels>
+        <BrushLabels name="elsewhere" toName="a"><Label value="Ball"/></BrushLabels>
+        <BitmaskLabels name="m" toName="b"><Label value="Ball"/></BitmaskLabels>
+        <BrushLabels name="n" toName="b"><Label alias="person" value="Person"/></BrushLabels>
+        <Video name="v" value="$movie"/>
+      </View>""")
+    point = config.point_control("k")
+    assert point.labels == ("person", "Ball")  # regions hold a label's alias where it has one
+    assert config.mask_control(point, "Ball").name == "m"
+    assert config.mask_control(point, "person").name == "n"
+    assert config.frames_key(point.image) == "other"
+    assert config.frames_key() == "pages"
+    assert config.video_key == "movie"
+
+
+@pytest.mark.parametrize(
+    ("xml", "says"),
+    [
+        ("<View><Image", "not valid XML"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><View>&a;</View>", "not valid XML"),
+        ("<View/>", "no <Image>"),
+        ('<View><Video name="v" value="$video"/></View>', "<Video> cannot show"),
+        ('<View><Image name="i" value="$image"/></View>', "shows one picture"),
+        ('<View><Image name="i" valueList="$f"/></View>', "no <KeyPointLabels>"),
+        (
+            '<View><Image name="i" valueList="$f"/>'
+            '<KeyPointLabels name="k" toName="i"><Label value="A"/></KeyPointLabels></View>',
+            "no <BrushLabels> or <BitmaskLabels>",
+        ),
+        (
+            '<View><Image name="i" valueList="$f"/>'
+            '<KeyPointLabels name="k" toName="i"><Label value="A"/></KeyPointLabels>'
+            '<BrushLabels name="m" toName="i"><Label value="B"/></BrushLabels></View>',
+            "no label in common",
+        ),
+    ],
+)
+def test_unusable_configurations_say_why_and_show_one_that_works(xml, says):
+    with pytest.raises(LabelConfigError) as caught:
+        parse_label_config(xml)
+    assert says in str(caught.value)
+    assert EXAMPLE in str(caught.value)
+
+
+def test_unknown_tag_and_label_are_named():
+    config = parse_label_config(EXAMPLE)
+    with pytest.raises(BadInput, match=r"'nope'.*point"):
+        config.point_control("nope")
+    with pytest.raises(BadInput, match="'Cat'"):
+        config.mask_control(config.point_control("point"), "Cat")
