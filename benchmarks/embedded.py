@@ -1,0 +1,181 @@
+"""Measure the embedded engine on video object segmentation data in the DAVIS layout.
+
+    python benchmarks/embedded.py --data DIR [--sequences dog libby] [--what clicks|propagation|all]
+
+DIR holds JPEGImages/480p/<sequence>/*.jpg and Annotations/480p/<sequence>/*.png; anything but background counts as
+one object. Two tables come out, a row per sequence and the mean of the rows:
+
+clicks: on the first, middle and last frame, IoU after 1, 2, 3 and 5 robot clicks. The first click is the most interior
+point of the true mask, each next one the most interior point of the largest error region, positive where the object
+was missed, negative where it was not. Then the time of a first click and of a next click.
+
+propagation: the true mask of the first frame, one pass forward. J and F as in the DAVIS 2017 evaluation (Perazzi et
+al., CVPR 2016; Pont-Tuset et al., 2017): means over the frames without the first and the last. Then ms per frame, and
+the rank correlation of the reported quality with J.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tam_backend.engines import load_engine
+from tam_backend.prompts import Click, FramePrompts, Mask
+from tam_backend.propagators.base import SOFT_THRESHOLD
+from tam_backend.video import open_source
+
+#: Boundaries match within this share of the frame's diagonal (Perazzi et al., CVPR 2016).
+BOUNDARY_BOUND = 0.008
+CLICK_COUNTS = (1, 2, 3, 5)
+
+
+def region_similarity(mask: Mask, truth: Mask) -> float:
+    """J: intersection over union; 1 where both are empty."""
+    union = np.count_nonzero(mask | truth)
+    return np.count_nonzero(mask & truth) / union if union else 1.0
+
+
+def boundary_map(mask: Mask) -> Mask:
+    """Pixels that differ from their right, lower or lower right neighbour, as the DAVIS evaluation marks them."""
+    m = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    here = m[:-1, :-1]
+    return (here ^ m[:-1, 1:]) | (here ^ m[1:, :-1]) | (here ^ m[1:, 1:])
+
+
+def boundary_measure(mask: Mask, truth: Mask) -> float:
+    """F: harmonic mean of boundary precision and recall, matched within a disk of 0.008 diagonals (rounded up)."""
+    radius = math.ceil(BOUNDARY_BOUND * math.hypot(*mask.shape))
+    a, b = boundary_map(mask), boundary_map(truth)
+    if not a.any() or not b.any():
+        return float(a.any() == b.any())
+    precision = np.count_nonzero(a & within(b, radius)) / np.count_nonzero(a)
+    recall = np.count_nonzero(b & within(a, radius)) / np.count_nonzero(b)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def within(points: Mask, radius: float) -> Mask:
+    """Pixels at most ``radius`` away from a marked pixel: dilation by a disk."""
+    distance = cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= radius)
+
+
+def most_interior(region: Mask) -> tuple[int, int]:
+    """x and y of the pixel farthest from the region's edge; the picture's border counts as an edge."""
+    padded = np.pad(region, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    y, x = np.unravel_index(np.argmax(distance), region.shape)
+    return int(x), int(y)
+
+
+def robot_click(mask: Mask, truth: Mask) -> Click | None:
+    """The next click of the robot user; None where nothing is left to correct."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((mask ^ truth).astype(np.uint8), connectivity=8)
+    if len(stats) < 2:
+        return None
+    region = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    x, y = most_interior(region)
+    return Click(x + 0.5, y + 0.5, positive=bool(truth[y, x]))
+
+
+def read_truth(folder: Path) -> list[Mask]:
+    masks = []
+    for path in sorted(folder.glob("*.png")):
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise SystemExit(f"cannot read {path}")
+        masks.append(np.asarray(image.any(axis=2)))
+    if not masks:
+        raise SystemExit(f"no masks (*.png) in {folder}")
+    return masks
+
+
+def measure_clicks(images: Path, truth: list[Mask]) -> dict[str, float]:
+    """Means over the first, middle and last frame. Every frame starts with an engine that has seen nothing."""
+    ious: dict[int, list[float]] = {n: [] for n in CLICK_COUNTS}
+    first_ms, next_ms = [], []
+    for frame in sorted({0, len(truth) // 2, len(truth) - 1}):
+        if not truth[frame].any():
+            continue
+        engine = load_engine("embedded")
+        video = open_source(images)
+        video[frame]
+        x, y = most_interior(truth[frame])
+        clicks = [Click(x + 0.5, y + 0.5)]
+        value = 0.0
+        for count in range(1, max(CLICK_COUNTS) + 1):
+            if len(clicks) == count:
+                start = time.perf_counter()
+                mask = engine.segmenter.segment(video, frame, FramePrompts(tuple(clicks))).mask
+                (first_ms if count == 1 else next_ms).append(1e3 * (time.perf_counter() - start))
+                value = region_similarity(mask, truth[frame])
+                click = robot_click(mask, truth[frame])
+                if click is not None:
+                    clicks.append(click)
+            if count in ious:
+                ious[count].append(value)
+    row = {f"IoU@{n}": 100 * float(np.mean(values)) for n, values in ious.items()}
+    return row | {"ms first": float(np.mean(first_ms)), "ms next": float(np.mean(next_ms)) if next_ms else math.nan}
+
+
+def measure_propagation(images: Path, truth: list[Mask]) -> dict[str, float]:
+    engine = load_engine("embedded")
+    video = open_source(images)
+    begin = time.perf_counter()
+    propagation = engine.propagator.begin(video, {0: truth[0]}, 0)
+    results = [propagation.step(frame) for frame in range(1, len(truth) - 1)]
+    took = time.perf_counter() - begin
+    masks = [r.soft >= SOFT_THRESHOLD for r in results]
+    j = [region_similarity(m, t) for m, t in zip(masks, truth[1:-1], strict=True)]
+    f = [boundary_measure(m, t) for m, t in zip(masks, truth[1:-1], strict=True)]
+    quality = [r.quality for r in results]
+    constant = len(set(quality)) < 2 or len(set(j)) < 2
+    return {
+        "J": 100 * float(np.mean(j)),
+        "F": 100 * float(np.mean(f)),
+        "J&F": 50 * float(np.mean(j) + np.mean(f)),
+        "ms/frame": 1e3 * took / len(results),
+        "quality": 100 * float(np.mean(quality)),
+        "rank r": math.nan if constant else float(spearmanr(quality, j).statistic),
+    }
+
+
+def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
+    names = list(next(iter(rows.values())))
+    rows = rows | {"mean": {n: float(np.nanmean([row[n] for row in rows.values()])) for n in names}}
+    print(f"\n{title:16}" + "".join(f"{n:>10}" for n in names))
+    for sequence, row in rows.items():
+        print(f"{sequence:16}" + "".join(f"{row[n]:10.2f}" if n == "rank r" else f"{row[n]:10.1f}" for n in names))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder in the DAVIS layout")
+    parser.add_argument("--sequences", nargs="+", help="names of sequences; all of them by default")
+    parser.add_argument("--frames", type=int, help="use only this many frames of each sequence")
+    parser.add_argument("--what", choices=["clicks", "propagation", "all"], default="all")
+    arguments = parser.parse_args()
+    images, annotations = arguments.data / "JPEGImages" / "480p", arguments.data / "Annotations" / "480p"
+    if not images.is_dir() or not annotations.is_dir():
+        parser.error(f"--data must hold JPEGImages/480p and Annotations/480p, {arguments.data} does not")
+    names = arguments.sequences or sorted(p.name for p in annotations.iterdir() if p.is_dir())
+    truth: dict[str, list[Mask]] = {}
+    for name in names:
+        if not (annotations / name).is_dir():
+            parser.error(f"there is no sequence {name} in {annotations}")
+        truth[name] = read_truth(annotations / name)[: arguments.frames]
+    for what, measure in (("clicks", measure_clicks), ("propagation", measure_propagation)):
+        if arguments.what in (what, "all"):
+            print_table(what, {name: measure(images / name, truth[name]) for name in names})
+
+
+if __name__ == "__main__":
+    main()
