@@ -53,9 +53,8 @@ def encode_brush_rle(mask: Mask) -> list[int]:
     0 elsewhere.
     """
     flat = _flat(mask)
-    pixels, on = _token_runs(flat)
-    index = pixels + on * (_MAX_TOKEN_PIXELS + 1)
-    tokens, widths = _TOKENS.take(index), _TOKEN_WIDTHS.take(pixels)
+    run_tokens = _run_tokens(flat)
+    tokens, widths = _TOKENS.take(run_tokens), _TOKEN_WIDTHS.take(run_tokens)
     ends = np.cumsum(widths) + _HEADER_BITS
     starts = ends - widths
     total_bits = int(ends[-1])
@@ -151,34 +150,39 @@ def _header(num_values: int) -> np.uint64:
 
 
 def _token_tables() -> tuple[_Uint64s, npt.NDArray[np.uint8]]:
-    """For a run of n pixels: its token without and (from _MAX_TOKEN_PIXELS + 1 on) with value 255, and its width.
+    """Tokens, aligned to the top of the word, and their widths.
 
-    Tokens are aligned to the top of the word.
+    Four tables one after the other, each indexed by the pixels of a run: with the smallest count size, value 0 and
+    value 255; then with the largest, the same.
     """
-    counts = _CHANNELS * np.arange(_MAX_TOKEN_PIXELS + 1, dtype=np.int64) - 1
-    which = np.searchsorted(2 ** np.array(_COUNT_SIZES), counts, side="right")
+    counts = np.maximum(_CHANNELS * np.arange(_TABLE_SIZE) - 1, 0)
+    smallest = np.searchsorted(2 ** np.array(_COUNT_SIZES), counts, side="right")
+    which = np.concatenate((smallest, smallest, np.full(2 * _TABLE_SIZE, len(_COUNT_SIZES) - 1)))
     sizes = np.array(_COUNT_SIZES)[which]
     widths = 3 + sizes + _VALUE_BITS
-    off = ((0b100 | which) << sizes | np.maximum(counts, 0)) << _VALUE_BITS
-    tokens = np.concatenate((off, off | 255)).astype(np.uint64) << (64 - np.tile(widths, 2)).astype(np.uint64)
-    return tokens, widths.astype(np.uint8)
+    values = np.tile(np.repeat([0, 255], _TABLE_SIZE), 2)
+    tokens = ((0b100 | which) << sizes | np.tile(counts, 4)) << _VALUE_BITS | values
+    return tokens.astype(np.uint64) << (64 - widths).astype(np.uint64), widths.astype(np.uint8)
 
 
+_TABLE_SIZE: Final = _MAX_TOKEN_PIXELS + 1
 _TOKENS, _TOKEN_WIDTHS = _token_tables()
 
 
-def _token_runs(flat: npt.NDArray[np.bool_]) -> tuple[_Int64s, _Int64s]:
-    """Lengths in pixels and values (0 or 1) of the runs, those too long for one token cut as the SDK cuts them."""
+def _run_tokens(flat: npt.NDArray[np.bool_]) -> _Int64s:
+    """Indices into the token tables: the tokens of the runs of a mask, in order."""
     bounds = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
     pixels = np.diff(bounds)
-    on = (np.arange(pixels.size) & 1) ^ int(flat[0])
-    if pixels.max() > _MAX_TOKEN_PIXELS:
-        parts = -(-pixels // _MAX_TOKEN_PIXELS)
-        rest = pixels - (parts - 1) * _MAX_TOKEN_PIXELS
-        on = np.repeat(on, parts)
-        pixels = np.full(on.size, _MAX_TOKEN_PIXELS)
-        pixels[np.cumsum(parts) - 1] = rest
-    return pixels, on
+    table = (np.arange(pixels.size) & 1 ^ int(flat[0])) * _TABLE_SIZE
+    if pixels.max() <= _MAX_TOKEN_PIXELS:
+        return table + pixels
+    # A run too long for one token is cut into full ones and a rest, which the SDK writes with the largest count size
+    # however short it is.
+    parts = -(-pixels // _MAX_TOKEN_PIXELS)
+    table += 2 * _TABLE_SIZE * (parts > 1)
+    tokens = np.repeat(table + _MAX_TOKEN_PIXELS, parts)
+    tokens[np.cumsum(parts) - 1] = table + pixels - (parts - 1) * _MAX_TOKEN_PIXELS
+    return tokens
 
 
 def _stream_bytes(rle: Any) -> bytes | bytearray:
