@@ -37,7 +37,7 @@ def segment_with_prior(
     added piece under a positive click outside the prior, the removed piece under a negative click inside it. So one
     negative click takes a leak away and one positive click adds a lost arm, and neither redraws the object.
     """
-    if prior is None or not prior.any() or prompts.box is not None:
+    if prior is None or prompts.box is not None or (prompts.locates and not prior.any()):
         return segmenter.segment(video, frame, prompts)
     changes = [c for c in prompts.clicks if bool(prior[int(c.y), int(c.x)]) != c.positive]
     if not changes:
@@ -48,9 +48,13 @@ def segment_with_prior(
         radius = max(3, round(0.1 * np.sqrt(prior.sum())))
         disc = cv2.circle(np.zeros(prior.shape, np.uint8), (int(click.x), int(click.y)), radius, 1, -1)
         core &= disc == 0
-    ours = interior_point(core) or interior_point(prior)
-    assert ours is not None
-    answer = segmenter.segment(video, frame, FramePrompts(clicks=(ours, *prompts.clicks)))
+    ours = interior_point(core)
+    if ours is not None:
+        answer = segmenter.segment(video, frame, FramePrompts(clicks=(ours, *prompts.clicks)))
+    elif prompts.locates:
+        answer = segmenter.segment(video, frame, prompts)
+    else:  # the negative clicks cover all there was: it goes, and nothing is left to ask the segmenter about
+        answer = Segmentation(mask=np.zeros_like(prior), score=1.0)
     mask = prior.copy()
     for click in changes:
         if click.positive:

@@ -21,7 +21,7 @@ from tam_backend.propagators.base import Propagated
 
 
 class BlobStore(Protocol):
-    """Bytes by key. Thread-safe. A blob may disappear when space is short; it never changes."""
+    """Bytes by key. Thread-safe. A blob may disappear when space is short; a later ``put`` replaces it whole."""
 
     def get(self, key: str) -> bytes | None: ...
 
@@ -29,7 +29,10 @@ class BlobStore(Protocol):
 
 
 class MemoryStore:
-    """A BlobStore in memory that drops the least recently used blobs beyond ``max_bytes``."""
+    """A BlobStore in memory that drops the least recently used blobs beyond ``max_bytes``.
+
+    A blob that is larger than that by itself is not kept, and costs no other blob its place.
+    """
 
     #: What one entry costs beside its blob: key string, dict slot, bytes header.
     OVERHEAD = 250
@@ -56,9 +59,11 @@ class MemoryStore:
             old = self._blobs.pop(key, None)
             if old is not None:
                 self._bytes -= len(old) + self.OVERHEAD
+            if len(blob) + self.OVERHEAD > self._max_bytes:
+                return
             self._blobs[key] = blob
             self._bytes += len(blob) + self.OVERHEAD
-            while self._bytes > self._max_bytes and self._blobs:
+            while self._bytes > self._max_bytes:
                 _, dropped = self._blobs.popitem(last=False)
                 self._bytes -= len(dropped) + self.OVERHEAD
 

@@ -9,7 +9,7 @@ all others keep their masks, byte for byte, whatever the order in which the prom
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,19 +34,26 @@ class Anchor:
     prior: Mask | None = None
 
     def digest(self) -> str:
+        """A name for what decides the mask: equal anchors have equal digests, in every process."""
+        if self.prompts.mask is not None:  # what was on the screen before does not matter to a drawn mask
+            return self.prompts.digest()
         prior = FramePrompts(mask=self.prior).digest() if self.prior is not None else ""
         return hashlib.blake2b(f"{self.prompts.digest()}/{prior}".encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackedFrame:
-    """One object on one frame. soft: HxW uint8, 255 x probability. by_hand: the mask is a person's own drawing."""
+    """One object on one frame.
+
+    soft: HxW uint8, 255 x probability. by_hand: the mask is a person's own drawing. reused: it came out of the store.
+    """
 
     frame: int
     soft: SoftMask
     quality: float
     anchor: bool
     by_hand: bool = False
+    reused: bool = False
 
     @property
     def mask(self) -> Mask:
@@ -56,7 +63,10 @@ class TrackedFrame:
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """The frames that one anchor decides in one direction, in the order they are computed."""
+    """The frames that one anchor decides in one direction, in the order they are computed.
+
+    at: the frame that ``propagation`` has reached. saved: the frame of the state in the store (None: there is none).
+    """
 
     origin: int
     frames: range
@@ -64,6 +74,7 @@ class _Run:
     key: str
     position: int = 0
     propagation: Propagation | None = None
+    saved: int | None = None
     at: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +102,7 @@ class Tracker:
         self._engine = engine
         self._engine_id = f"{engine.name}-{engine.version}"
         self._video = video
-        self._frames = frames
+        self.frames = frames
         self._store = store
         self._readers = {+1: video, -1: video.clone()}
 
@@ -105,7 +116,7 @@ class Tracker:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def track(self, anchors: Mapping[int, Anchor], focus: int) -> Iterator[TrackedFrame]:
+    def track(self, anchors: Mapping[int, Anchor], focus: int) -> Generator[TrackedFrame, None, None]:
         """Yield every frame of the range once: anchors first, then the frames nearest to ``focus``.
 
         Stop iterating at any time: what was yielded is stored, and so is the state to go on from. Raises BadInput if
@@ -133,28 +144,37 @@ class Tracker:
         """The mask of ``frame`` under these anchors if it is finished already. Computes nothing."""
         if not anchors:
             return None
-        digests = {f: anchors[f].digest() for f in anchors}
         if frame in anchors:
-            blob = self._store.get(self._anchor_key(frame, anchors[frame]))
+            if anchors[frame].prompts.mask is not None:
+                return self._anchor(frame, anchors[frame])
+            key = self._anchor_key(frame, anchors[frame])
         else:
             origin = min(anchors, key=lambda f: (abs(f - frame), f))
-            blob = self._store.get(f"{self._run_key(origin, _bracket(anchors, frame), digests)}/{frame}")
+            bracket = _bracket(anchors, frame)
+            key = f"{self._run_key(origin, bracket, {f: anchors[f].digest() for f in bracket})}/{frame}"
+        blob = self._store.get(key)
         if blob is None:
             return None
         result = unpack_frame(blob)
-        return TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors)
+        return TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors, reused=True)
 
     def _validate(self, anchors: Mapping[int, Anchor]) -> None:
         for frame, anchor in anchors.items():
-            if frame not in self._frames:
+            if frame not in self.frames:
                 raise BadInput(
-                    f"frame {frame} is outside the range {self._frames.start} to {self._frames.stop - 1}: "
+                    f"frame {frame} is outside the range {self.frames.start} to {self.frames.stop - 1}: "
                     "prompts must be on frames of the range"
                 )
             try:
                 anchor.prompts.validate(self._video.height, self._video.width)
             except BadInput as e:
                 raise BadInput(f"frame {frame}: {e}") from e
+            if anchor.prior is not None and anchor.prior.shape != (self._video.height, self._video.width):
+                got = "x".join(map(str, anchor.prior.shape))
+                raise BadInput(
+                    f"frame {frame}: the mask that the prompts correct is {got} (height x width), "
+                    f"the frame is {self._video.height}x{self._video.width}"
+                )
             if not anchor.prompts.locates and anchor.prior is None:
                 raise BadInput(
                     f"frame {frame}: negative clicks alone do not say where the object is; "
@@ -173,12 +193,10 @@ class Tracker:
         if blob is not None:
             result = unpack_frame(blob)
         else:
-            found = segment_with_prior(
-                self._engine.segmenter, self._readers[+1], frame, anchor.prompts, anchor.prior
-            )
+            found = segment_with_prior(self._engine.segmenter, self._readers[+1], frame, anchor.prompts, anchor.prior)
             result = Propagated(soft=found.mask.astype(np.uint8) * np.uint8(255), quality=found.score)
             self._store.put(key, pack_frame(result))
-        return TrackedFrame(frame, result.soft, result.quality, anchor=True)
+        return TrackedFrame(frame, result.soft, result.quality, anchor=True, reused=blob is not None)
 
     def _run_key(self, origin: int, bracket: tuple[int, ...], digests: Mapping[int, str]) -> str:
         content = ",".join(f"{f}:{digests[f]}" for f in bracket)
@@ -192,8 +210,8 @@ class Tracker:
         for i, origin in enumerate(anchors):
             before = anchors[i - 1] if i > 0 else None
             after = anchors[i + 1] if i + 1 < len(anchors) else None
-            first = self._frames.start if before is None else (before + origin) // 2 + 1
-            last = self._frames.stop - 1 if after is None else (origin + after) // 2
+            first = self.frames.start if before is None else (before + origin) // 2 + 1
+            last = self.frames.stop - 1 if after is None else (origin + after) // 2
             for frames, other in ((range(origin + 1, last + 1), after), (range(origin - 1, first - 1, -1), before)):
                 if frames:
                     bracket = (origin,) if other is None else tuple(sorted((origin, other)))
@@ -212,36 +230,39 @@ class Tracker:
             if run.position % STATE_EVERY == STATE_EVERY - 1:
                 self._save(run)
         run.position += 1
-        return TrackedFrame(frame, result.soft, result.quality, anchor=False)
+        return TrackedFrame(frame, result.soft, result.quality, anchor=False, reused=blob is not None)
 
     def _compute(self, run: _Run, frame: int) -> Propagated:
         direction = run.frames.step
-        if run.propagation is None:
-            self._begin(run, frame, direction)
-        assert run.propagation is not None
+        propagation = run.propagation or self._begin(run, frame, direction)
+        # A step that is cut short (an unreadable frame, Ctrl-C) leaves a state that fits no frame: never save that.
+        run.propagation = None
         while True:
+            result = propagation.step(run.at + direction)
             run.at += direction
-            result = run.propagation.step(run.at)
             if run.at == frame:
+                run.propagation = propagation
                 return result
 
-    def _begin(self, run: _Run, frame: int, direction: int) -> None:
+    def _begin(self, run: _Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""
         propagator, reader = self._engine.propagator, self._readers[direction]
         blob = self._store.get(f"{run.key}/state/{direction}")
         if blob is not None:
-            at, state = unpack_state(blob)
-            if (frame - at) * direction > 0:
-                run.at = at
-                run.propagation = propagator.begin(reader, run.anchors, at, state)
-                return
+            run.saved, state = unpack_state(blob)
+            if (frame - run.saved) * direction > 0:
+                run.at = run.saved
+                return propagator.begin(reader, run.anchors, run.at, state)
         run.at = run.origin
-        run.propagation = propagator.begin(reader, run.anchors, run.origin)
+        return propagator.begin(reader, run.anchors, run.origin)
 
     def _save(self, run: _Run) -> None:
-        if run.propagation is not None and run.at != run.origin:
-            direction = run.frames.step
+        """Store the run's state, unless the store has one from farther on (frames in between were lost and redone)."""
+        direction = run.frames.step
+        known = run.origin if run.saved is None else run.saved
+        if run.propagation is not None and (run.at - known) * direction > 0:
             self._store.put(f"{run.key}/state/{direction}", pack_state(run.at, run.propagation.state()))
+            run.saved = run.at
 
 
 def _bracket(anchors: Mapping[int, Anchor], frame: int) -> tuple[int, ...]:

@@ -1,0 +1,94 @@
+"""Several objects through one video: frame by frame, nearest first, one id for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tam_backend.errors import TamError
+from tam_backend.propagators.base import SOFT_THRESHOLD
+from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
+
+IdMap = npt.NDArray[np.uint8]
+
+#: Object ids are pixel values of 8-bit images, where 0 is the background.
+MAX_ID = 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectsFrame:
+    """All objects on one frame. objects: id -> its own track there. ids: HxW uint8, which of them has a pixel."""
+
+    frame: int
+    objects: Mapping[int, TrackedFrame]
+
+    @property
+    def ids(self) -> IdMap:
+        """HxW uint8: 0 background, else the id of the object that claims the pixel most.
+
+        A mask drawn by hand beats one that was computed; then the higher soft value wins, then the smaller id.
+        """
+        shape = next(iter(self.objects.values())).soft.shape
+        ids = np.zeros(shape, np.uint8)
+        best = np.zeros(shape, np.uint16)
+        for object_id, tracked in sorted(self.objects.items()):
+            claim = tracked.soft.astype(np.uint16) + np.uint16(256 * tracked.by_hand)
+            wins = (tracked.soft >= SOFT_THRESHOLD) & (claim > best)
+            ids[wins] = object_id
+            best[wins] = claim[wins]
+        return ids
+
+
+class _Track:
+    """How far the generator of one object has come."""
+
+    def __init__(self, tracker: Tracker, anchors: Mapping[int, Anchor], focus: int) -> None:
+        self.anchors = anchors
+        self.done: set[int] = set()
+        self._tracker = tracker
+        self._frames = tracker.track(anchors, focus)
+        self._last: TrackedFrame | None = None
+
+    def advance(self) -> TrackedFrame:
+        self._last = next(self._frames)
+        self.done.add(self._last.frame)
+        return self._last
+
+    def at(self, frame: int) -> TrackedFrame:
+        """A frame that is done. Only the last one is at hand; the others are in the store, packed."""
+        if self._last is not None and self._last.frame == frame:
+            return self._last
+        tracked = self._tracker.stored(self.anchors, frame)
+        if tracked is None:
+            raise TamError(f"the finished mask of frame {frame} is gone: the store was emptied, or it is too small")
+        return tracked
+
+    def close(self) -> None:
+        self._frames.close()
+
+
+def track_objects(
+    tracker: Tracker, objects: Mapping[int, Mapping[int, Anchor]], focus: int
+) -> Iterator[TrackedFrame | ObjectsFrame]:
+    """Track objects (id -> frame -> anchor) through the range of frames of ``tracker``.
+
+    Yields a TrackedFrame after each step of one object, so that the caller can stop or count there, and an ObjectsFrame
+    as soon as a frame is finished for all objects: once for every frame, those nearest to ``focus`` as early as the
+    order of propagation permits. Stop at any time: what was done is in the store of the tracker. Raises BadInput as
+    ``Tracker.track`` does, and TamError if the store loses frames while this runs.
+    """
+    tracks = {object_id: _Track(tracker, anchors, focus) for object_id, anchors in sorted(objects.items())}
+    try:
+        for target in sorted(tracker.frames, key=lambda f: (abs(f - focus), f)):
+            for track in tracks.values():
+                while target not in track.done:
+                    tracked = track.advance()
+                    yield tracked
+                    if all(tracked.frame in t.done for t in tracks.values()):
+                        yield ObjectsFrame(tracked.frame, {i: t.at(tracked.frame) for i, t in tracks.items()})
+    finally:
+        for track in tracks.values():
+            track.close()
