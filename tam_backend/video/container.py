@@ -1,0 +1,114 @@
+"""Opening a video file with FFmpeg, within limits, and saying in plain words why it cannot be opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+from av.container.input import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from tam_backend.errors import MediaError
+
+# Only containers that hold their own data: a playlist or a pattern could name other files and hosts.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,obu,h264,hevc,m4v,gif"
+_NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
+DEFAULT_MAX_PIXELS = 64_000_000
+_GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: it invents wrong timestamps for AVI files with B-frames
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """threads: decoder threads, 0 = as many as there are cores. max_pixels: largest width x height that is decoded."""
+
+    threads: int = 0
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+def open_stream(path: Path, limits: Limits, *, frame_threads: bool = True) -> tuple[InputContainer, VideoStream]:
+    """Open a file at its start; the stream is the default video stream, else the first, never a cover picture.
+
+    frame_threads=False decodes one frame at a time: slower, but after an error no later frame is lost with it.
+    Raises MediaError: no such file, empty, not a video, no video stream, unsupported codec, beyond max_pixels.
+    """
+    container = _open_container(path, limits)
+    try:
+        stream = _footage(path, container, limits)
+    except BaseException:
+        container.close()
+        raise
+    context = stream.codec_context
+    # The limit also holds for a size that changes inside the stream.
+    context.options = {"max_pixels": str(limits.max_pixels)}
+    context.thread_count = limits.threads
+    stream.thread_type = "AUTO" if frame_threads else "SLICE"
+    return container, stream
+
+
+def is_isom(container: InputContainer) -> bool:
+    """Whether this is the MP4/MOV family, whose index lists every frame before any is read."""
+    return "mp4" in container.format.name.split(",")
+
+
+def is_matroska(container: InputContainer) -> bool:
+    return "matroska" in container.format.name.split(",")
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first 12 bytes of a file. Raises MediaError if it is missing, unreadable, empty or not a file."""
+    try:
+        if not path.is_file():
+            raise MediaError(f"{path.name} is not a file" if path.exists() else f"{path.name} does not exist")
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise MediaError(f"{path.name} cannot be read: {error.strerror}") from None
+    if not head:
+        raise MediaError(f"{path.name} is empty (0 bytes)")
+    return head
+
+
+def _open_container(path: Path, limits: Limits) -> InputContainer:
+    try:
+        container = av.open(
+            f"file:{path.absolute()}",
+            options={
+                "format_whitelist": _FORMATS,
+                "protocol_whitelist": "file",
+                "max_pixels": str(limits.max_pixels),
+            },
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(_why_not(path)) from error
+    container.flags &= ~_GENERATE_PTS
+    return container
+
+
+def _why_not(path: Path) -> str:
+    head = first_bytes(path)
+    if head[4:8] == b"ftyp":
+        return f"{path.name} is an MP4 file without a readable index: it is incomplete (cut off) or damaged"
+    return f"{path.name} is not a video in a supported format (MP4, MOV, WebM, MKV, AVI, ...), or it is damaged"
+
+
+def _footage(path: Path, container: InputContainer, limits: Limits) -> VideoStream:
+    streams = [s for s in container.streams if s.type == "video" and not s.disposition & _NOT_FOOTAGE]
+    if not streams:
+        raise MediaError(f"{path.name} has no video stream")
+    stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
+    assert isinstance(stream, VideoStream)
+    if stream.codec_context is None:
+        raise MediaError(f"{path.name} uses a video codec that is not supported here")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > limits.max_pixels:
+        raise MediaError(
+            f"{path.name} is {width}x{height} pixels; the limit is {limits.max_pixels / 1e6:g} million pixels"
+        )
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return stream

@@ -1,0 +1,186 @@
+"""Frames of a video file by their place in presentation order."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import SupportsIndex
+
+from av.video.frame import VideoFrame
+
+from tam_backend.errors import MediaError
+from tam_backend.video.base import Frame
+from tam_backend.video.cache import FrameCache, content_key, load_index, save_index
+from tam_backend.video.container import DEFAULT_MAX_PIXELS, Limits, first_bytes
+from tam_backend.video.decoder import Decoder
+from tam_backend.video.index import Index
+from tam_backend.video.pixels import RgbConverter
+from tam_backend.video.scan import build_index
+
+DEFAULT_CACHE_BYTES = 256 << 20
+
+
+class VideoReader:
+    """A video file; see open_video and tam_backend.video.base.Reader.
+
+    Reading forward decodes every frame once and never seeks. Any other frame costs at most the decoding of its group
+    of pictures, so does walking backward, where the decoded frames are kept as far as cache_bytes allows: a group that
+    does not fit is decoded again for every stretch that does. All frames have the size of the first one.
+    """
+
+    def __init__(self, path: Path, index: Index, key: str, limits: Limits, cache_bytes: int) -> None:
+        self._path = path
+        self._index = index
+        self._key = key
+        self._limits = limits
+        self._cache_bytes = cache_bytes
+        self._cache = FrameCache(cache_bytes)
+        self._decoder = Decoder(path, index, limits)
+        self._to_rgb = RgbConverter(index.width, index.height)
+        self._lock = threading.Lock()
+        self._damaged: set[int] = set()
+        self._closed = False
+
+    @property
+    def key(self) -> str:
+        return self._key
+
+    @property
+    def height(self) -> int:
+        return self._index.height
+
+    @property
+    def width(self) -> int:
+        return self._index.width
+
+    @property
+    def fps(self) -> float:
+        """Frames per second on average over the video; of a single frame, 1."""
+        last = float(self._index.times[-1])
+        return (len(self) - 1) / last if last > 0 else 1.0
+
+    @property
+    def warning(self) -> str | None:
+        """What of the file could not be read, in a sentence, or None."""
+        return self._index.warning
+
+    @property
+    def packets_decoded(self) -> int:
+        """How many coded pictures this reader has given to its decoder so far."""
+        return self._decoder.packets_decoded
+
+    @property
+    def seeks(self) -> int:
+        """How often this reader has left its decoding position for another one."""
+        return self._decoder.seeks
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of decoded frames held now."""
+        return self._cache.bytes
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: SupportsIndex) -> Frame:
+        """HxWx3 uint8 RGB in memory of its own.
+
+        Raises IndexError outside 0..len-1, MediaError naming the frame if it cannot be decoded or the reader is closed.
+        """
+        place = self._place(index)
+        with self._lock:
+            return self._to_rgb(self._decoded(place))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[i] for i in range(len(self)))
+
+    def __reversed__(self) -> Iterator[Frame]:
+        return (self[i] for i in reversed(range(len(self))))
+
+    def time(self, index: SupportsIndex) -> float:
+        return float(self._index.times[self._place(index)])
+
+    def clone(self) -> VideoReader:
+        return VideoReader(self._path, self._index, self._key, self._limits, self._cache_bytes)
+
+    def close(self) -> None:
+        """Free the file and the memory. Reading then raises MediaError; size, times and key stay known."""
+        with self._lock:
+            self._closed = True
+            self._decoder.close()
+            self._cache.clear()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _place(self, index: SupportsIndex) -> int:
+        place = operator.index(index)
+        if not 0 <= place < len(self):
+            raise IndexError(f"frame {place} of {self._path.name}: it has frames 0 to {len(self) - 1}")
+        return place
+
+    def _decoded(self, place: int) -> VideoFrame:
+        if self._closed:
+            raise MediaError(f"the reader of {self._path.name} is closed")
+        frame = self._cache.get(place)
+        if frame is not None:
+            return frame
+        if place not in self._damaged:
+            frame = self._read_to(place)
+        if frame is None:
+            self._damaged.add(place)
+            raise MediaError(f"frame {place} of {self._path.name} cannot be decoded: the file is damaged there")
+        return frame
+
+    def _read_to(self, place: int) -> VideoFrame | None:
+        """Decode until a frame comes out; None if it is left out."""
+        if not self._decoder.reaches(place):
+            self._decoder.start(place)
+        while (item := self._decoder.read()) is not None:
+            at, frame = item
+            self._cache.put(at, frame)
+            if at == place:
+                return frame
+            if at > place:
+                break
+        return None
+
+
+def open_video(
+    path: str | Path,
+    *,
+    cache_dir: Path | None = None,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    threads: int = 0,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    verify: bool = False,
+) -> VideoReader:
+    """Open a video file (MP4, MOV, WebM, MKV, AVI, MPEG, ...) as exact frames.
+
+    Frame i is the i-th frame, in presentation order, of those that FFmpeg decodes from the whole file by default: what
+    an edit list cuts off is no frame. Of several video streams the default one is read, else the first; cover pictures
+    do not count. How the index is made, and when that takes a pass of decoding, stands in tam_backend.video.scan.
+
+    cache_dir: keeps indices and content keys between runs; a damaged file in it is made anew. cache_bytes: decoded
+    frames held in memory. threads: of the decoder, 0 = one per core. max_pixels: width x height of the largest frame
+    that is decoded. verify: index by decoding everything, even if the file looks as if its packets can be believed.
+
+    Raises MediaError in plain words: no such file, empty, not a video, no video stream, unsupported codec, too large,
+    nothing decodable. A file of which only a part can be read gives that part; `warning` says what is missing.
+    """
+    path = Path(path)
+    limits = Limits(threads, max_pixels)
+    first_bytes(path)
+    key = content_key([path], cache_dir)
+    index = load_index(cache_dir, key) if cache_dir else None
+    if index is None or (verify and not index.verified) or index.width * index.height > max_pixels:
+        index = build_index(path, limits, verify=verify)
+        if cache_dir:
+            save_index(cache_dir, key, index)
+    return VideoReader(path, index, key, limits, cache_bytes)
