@@ -36,8 +36,8 @@ class TrackAnything(LabelStudioMLBase):
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[dict[str, Any]]:
-        """One prediction for each task: ``{"result": regions, "score": ..., "model_version": ...}``."""
+    ) -> list[Any]:
+        """One entry for each task: a prediction ``{"result": regions, "score": ..., "model_version": ...}``, or []."""
         return self._service.predict(tasks, self.label_config, context, kwargs.get("project"), self._base_url)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class FakeLabelStudio:
         self.root = root
         self.tasks: dict[int, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, str | None]] = []
+        self.drafts: list[dict[str, Any]] = []
         self.failing = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -146,6 +147,8 @@ class FakeLabelStudio:
                     return self._answer(201, {"task_count": len(body)})
                 if path == "/api/tasks":
                     return self._answer(200, {"tasks": list(fake.tasks.values()), "total": len(fake.tasks)})
+                if path.endswith("/drafts"):
+                    return self._answer(200, fake.drafts)
                 task = fake.tasks.get(int(path.strip("/").rpartition("/")[2]))
                 if task is None:
                     return self._answer(404, {"detail": "No Task matches the given query."})

@@ -75,11 +75,16 @@ class Connections:
 class Client:
     """The few calls to Label Studio's REST API that we need. Every failure is a LabelStudioError."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._connection = connection
+        self._timeout = timeout
 
     def task(self, task_id: int) -> dict[str, Any]:
         return self._call("GET", f"/api/tasks/{task_id}/")
+
+    def drafts(self, task_id: int) -> list[dict[str, Any]]:
+        """The drafts of a task, of all people, as they are saved at this moment."""
+        return self._call("GET", f"/api/tasks/{task_id}/drafts")
 
     def replace_task_data(self, task_id: int, data: dict[str, Any]) -> None:
         """Replace the whole ``data`` of a task."""
@@ -106,7 +111,7 @@ class Client:
         url = self._connection.url + path
         try:
             response = requests.request(
-                method, url, headers=self._connection.headers, timeout=TIMEOUT, allow_redirects=False, **kwargs
+                method, url, headers=self._connection.headers, timeout=self._timeout, allow_redirects=False, **kwargs
             )
         except requests.RequestException as e:
             raise LabelStudioError(

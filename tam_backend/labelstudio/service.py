@@ -16,7 +16,7 @@ from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.clips import Clip, ClipFiller, project_of
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
-from tam_backend.labelstudio.connections import Connection, Connections
+from tam_backend.labelstudio.connections import Client, Connection, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.media import Downloader
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: (connect, read) seconds for the look at the newest draft before an answer.
+DRAFT_TIMEOUT = (1.0, 3.0)
 
 
 class Service:
@@ -103,8 +105,12 @@ class Service:
 
     def predict(
         self, tasks: list[Json], label_config: str, context: Json | None, project: str | None, base: str
-    ) -> list[Json]:
-        """Answer /predict: one entry for each task. context: what an interactive request carries, else None."""
+    ) -> list[Json | list[Json]]:
+        """Answer /predict: one entry for each task, in order.
+
+        context: what an interactive request carries, else None. The entry for an interactive request is a prediction;
+        that for a task of a batch is a list of predictions, which is empty.
+        """
         started = time.monotonic()
         config = parse_label_config(label_config)
         for i, task in enumerate(tasks):
@@ -123,10 +129,9 @@ class Service:
                 break
             except TamError as e:
                 log.warning("%s", e)
-        return [self._prediction([], None) for _ in tasks]
-
-    def _prediction(self, regions: list[Json], score: float | None) -> Json:
-        return {"result": regions, "score": score or 0.0, "model_version": self.model_version}
+        # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
+        # it asks twice at once, and never ask for this task again.
+        return [[] for _ in range(len(tasks))]
 
     # ---- frames of new tasks
 
@@ -171,7 +176,6 @@ class Service:
         if not asks:
             raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
         regions: list[Json] = []
-        scores: list[float] = []
         deadline = started + self.settings.answer_seconds
         work = (project or "", task.get("id"))
         tickets = [self._overtaking.begin((*work, a.mask_control.name, a.label), a.ids) for a in asks]
@@ -182,15 +186,42 @@ class Service:
                     masks = list(self._answer(ask, ticket, clip, reader, work, deadline))
                     if not ticket.overtaken:
                         regions += masks
-                        scores += [m["score"] for m in masks]
                     regions += [echo_point(p) for p in ask.new_points]
             finally:
                 reader.close()
         finally:
             for ticket in tickets:
                 self._overtaking.end(ticket)
+        regions = self._without_fresh_work(regions, task, context, config, len(clip.frames))
         check_regions(regions, config, len(clip.frames))
-        return self._prediction(regions, float(np.mean(scores)) if scores else None)
+        score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
+        return {"result": regions, "score": score, "model_version": self.model_version}
+
+    def _without_fresh_work(
+        self, regions: list[Json], task: Json, context: Json, config: LabelConfig, frames: int
+    ) -> list[Json]:
+        """Leave out frames that a person fixed or drew while we computed.
+
+        A draft is saved some seconds after a change, so a fix made just before the click is not in the request. A mask
+        of ours with the same id would overwrite it.
+        """
+        connection, task_id = self.connections.current(), task.get("id")
+        if connection is None or not connection.token or not isinstance(task_id, int):
+            return regions
+        if not any("score" in r for r in regions):
+            return regions
+        try:
+            drafts = Client(connection, DRAFT_TIMEOUT).drafts(task_id)
+            fresh = parse_asks({**task, "drafts": drafts}, context, config, frames)
+        except TamError as e:
+            log.info("task %s: the newest draft could not be read (%s)", task_id, e)
+            return regions
+        by_hand = {(a.mask_control.name, a.label, index) for a in fresh for index in a.by_hand}
+        return [
+            r
+            for r in regions
+            if "score" not in r or (r["from_name"], r["value"][r["type"]][0], r["item_index"]) not in by_hand
+        ]
 
     def _answer(
         self, ask: Ask, ticket: Ticket, clip: Clip, reader: Reader, work: tuple[Any, ...], deadline: float
