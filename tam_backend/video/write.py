@@ -56,6 +56,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         try:
+            self._temporary.touch()  # FFmpeg opens the file only with the first frame
             self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{self._path.name} cannot be written: {error.strerror}") from None
