@@ -46,23 +46,22 @@ def run() -> int:
     with _only_one(), ExitStack() as running:
         state = _load_state()
         account = Account(**state["account"])
-        old = state.get("backend_port")
-        ls_port = free_port(*filter(None, [state.get("label_studio_port"), LABEL_STUDIO_PORT]))
-        backend_port = free_port(*filter(None, [old, BACKEND_PORT]))
-        _tell_ports(ls_port, backend_port, state)
-
+        ls_port = _port("Label Studio", LABEL_STUDIO_PORT, state.get("label_studio_port"))
         first = not (RUN_DIR / "label-studio").exists()
         print("Starting Label Studio" + (" (first start: it makes its database, about a minute)" if first else ""))
         program, label_studio = start_label_studio(
             RUN_DIR / "label-studio", ls_port, account, RUN_DIR / "logs" / "label-studio.log"
         )
         running.enter_context(program)
+        sample_clip()
         program.wait_until(lambda: answers(f"{label_studio.url}/health"), 300, "still starting,")
         if not label_studio.ready():
             raise DevError(
                 "Label Studio does not know the account in .run/state.json: its first start was cut off. "
                 "Remove .run/label-studio and start again"
             )
+        old = state.get("backend_port")
+        backend_port = _port("the backend", old or BACKEND_PORT, BACKEND_PORT)
         print("Starting the backend", flush=True)
         backend = start_backend(
             RUN_DIR / "backend", backend_port, label_studio, account, RUN_DIR / "logs" / "backend.log"
@@ -114,13 +113,12 @@ def demo() -> int:
     return code
 
 
-def _tell_ports(label_studio: int, backend: int, state: dict[str, Any]) -> None:
-    for name, port, wanted in (
-        ("Label Studio", label_studio, state.get("label_studio_port") or LABEL_STUDIO_PORT),
-        ("the backend", backend, state.get("backend_port") or BACKEND_PORT),
-    ):
-        if port != wanted:
-            print(f"Port {wanted} is taken by another program, so {name} uses {port}.")
+def _port(name: str, wanted: int, second: int | None) -> int:
+    """The wanted port, else the second choice, else any free one; anything but the first is told."""
+    port = free_port(*filter(None, [wanted, second]))
+    if port != wanted:
+        print(f"Port {wanted} is taken by another program, so {name} uses {port}.")
+    return port
 
 
 def _load_state() -> dict[str, Any]:

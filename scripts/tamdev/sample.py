@@ -75,7 +75,7 @@ def move_backend(label_studio: LabelStudio, old: str, new: str) -> None:
     for project in label_studio.projects():
         backends = [b for b in label_studio.get("/api/ml", project=project["id"]) if b["url"].rstrip("/") == old]
         for backend in backends:
-            label_studio.patch(f"/api/ml/{backend['id']}", {"url": new})
+            label_studio.patch(f"/api/ml/{backend['id']}", {"url": new, "project": project["id"]})
         hooks = label_studio.get("/api/webhooks/", project=project["id"])
         for hook in hooks:
             if hook["url"] == f"{old}/webhook":
