@@ -105,7 +105,7 @@ def test_quality_is_high_on_firm_ground_and_falls_on_drift():
     assert firm[0].quality > 0.8
     assert firm[-1].quality > 0.5
     assert lost[-1].quality < 0.25
-    assert lost[4].quality == firm[4].quality
+    assert lost[3].quality == firm[3].quality  # a step looks one frame further, so the fifth may differ
 
 
 def test_the_second_anchor_teaches_colours_too():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +19,21 @@ from tam_backend.video.base import Reader
 
 Array = npt.NDArray[np.float32]
 
-#: Weights of the evidence in units of log odds: the mask that flow brings, and the colours of the anchors.
-FLOW_WEIGHT, COLOUR_WEIGHT, COLOUR_LIMIT = 3.0, 0.8, 2.0
+#: Weights of the evidence in units of log odds, and where each is cut off: the mask that flow brings, the colours of
+#: the anchors, and the motion relative to the camera.
+FLOW_WEIGHT = 2.5
+COLOUR_WEIGHT, COLOUR_LIMIT = 0.8, 2.0
+MOTION_LIMIT = 2.5
+#: Motion speaks for the object from this share of the object's own speed on.
+SPEED_SHARE = 0.55
+#: Speed of the object, in units of noise, from which motion begins to tell anything, and from which it tells all.
+SPEED_SOME, SPEED_CLEAR = 2.0, 5.0
+#: Motion has full weight where the object is this many times as fast as what surrounds it at these distances (pixels).
+SPEED_RATIO = 4.0
+RING = (6, 36)
 #: A mask does not grow by more than this in one frame beyond where flow takes it, pixels of the working size.
 REACH = 12
-RADIUS, FLAT = 4, 1e-3
+RADIUS, FLAT = 4, 1e-4
 #: Slope with which the filtered mask is sharpened again, so that it does not blur from frame to frame.
 SHARPNESS = 12.0
 #: Forward-backward error (squared pixels) at which flow is half trusted, and its growth with the squared motion
@@ -74,11 +85,13 @@ class EmbeddedPropagation:
         if self._colours is None or not moved.any():
             self._soft = np.zeros(self._geometry.work_shape, np.uint8)
             return Propagated(self._geometry.to_full(self._soft), self._trust)
-        part = window(moved, 2 * REACH + 2 * RADIUS)
+        part = window(moved, RING[1] + 2 * RADIUS)
         lab = self._features.lab(self._video, frame)[part]
+        depth = signed_distance(moved[part])
         colour = np.clip(self._colours.log_odds(colour_bins(lab)), -COLOUR_LIMIT, COLOUR_LIMIT)
-        evidence = FLOW_WEIGHT * (2 * arrived[part] - 1) * (0.3 + 0.7 * consistent[part]) + COLOUR_WEIGHT * colour
-        near = signed_distance(moved[part]) > -REACH
+        evidence = FLOW_WEIGHT * (2 * arrived[part] - 1) * (0.3 + 0.7 * consistent[part])
+        evidence += COLOUR_WEIGHT * colour + self._motion(frame, part, depth)
+        near = depth > -REACH
         guide = unit(lab)
         smooth = guided_filter(guide, np.where(near, sigmoid(evidence), 0).astype(np.float32), RADIUS, FLAT)
         probability = np.where(near, sigmoid(SHARPNESS * (smooth - 0.5)), 0)
@@ -88,6 +101,27 @@ class EmbeddedPropagation:
         agreement = float(sigmoid(colour[inside]).mean()) if inside.any() else 0.0
         self._trust *= float(consistent[moved].mean()) ** 0.5
         return Propagated(self._geometry.to_full(self._soft), self._trust * agreement)
+
+    def _motion(self, frame: int, part: tuple[slice, slice], depth: Array) -> Array | float:
+        """Log odds from motion relative to the camera; 0 where the object does not stand out by its motion.
+
+        depth: signed distance to the edge of the mask that flow brought, for this part of the frame.
+        """
+        small = self._features.relative_speed(self._video, frame)
+        if small is None:
+            return 0.0
+        height, width = self._geometry.work_shape
+        speed = np.asarray(cv2.resize(small, (width, height)), np.float32)[part]
+        pace = float(np.median(speed[depth > 0]))
+        trust = math.log(max(pace, 1e-6) / SPEED_SOME) / math.log(SPEED_CLEAR / SPEED_SOME)
+        ring = (depth < -RING[0]) & (depth > -RING[1])
+        if ring.any():
+            around = float(np.median(speed[ring]))
+            trust = min(1.0, trust) * math.log((pace + 0.3) / (around + 0.3)) / math.log(SPEED_RATIO)
+        if trust <= 0:
+            return 0.0
+        odds = 2 * np.log((speed + 0.3) / (SPEED_SHARE * pace + 0.3))
+        return np.float32(min(1.0, trust)) * np.clip(odds, -MOTION_LIMIT, MOTION_LIMIT)
 
     def _learn(self, anchors: Mapping[int, SoftMask]) -> ColourModel | None:
         """Colours of all anchors together; None where no anchor shows the object."""
