@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tam_backend import __version__
-from tam_backend.commands.track_output import OutputFolder
+from tam_backend.commands.track_output import CONFIG, OVERLAY, PICTURES, PREDICTIONS, OutputFolder
 from tam_backend.commands.track_predictions import REGION_TYPES, Naming, label_config, name_objects, task_chunks
 from tam_backend.commands.track_progress import Interruption, frames_to_check, progress
 from tam_backend.commands.track_prompts import ObjectPrompts, collect_prompts, parse_click, parse_label, parse_mask
@@ -92,7 +93,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--end", type=int, metavar="FRAME", help="last frame to track (default: the last one)")
     parser.add_argument("--engine", default="embedded", help="what tracks: embedded (default; CPU, no download)")
     parser.add_argument("--overlay", action="store_true", help="write overlay.mp4: the video with the masks drawn in")
-    parser.add_argument("--force", action="store_true", help="replace what is in DIR, and compute everything anew")
+    parser.add_argument("--force", action="store_true", help="replace files in DIR, and compute everything anew")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     studio = parser.add_argument_group("for Label Studio")
     studio.add_argument(
@@ -129,19 +130,20 @@ def run(args: argparse.Namespace) -> int:
             "objects": {str(i): {str(f): p.digest() for f, p in on.items()} for i, on in prompts.items()},
         }
         with (
-            OutputFolder(args.out, described, force=args.force) as out,
+            OutputFolder(args.out, described, pictures=args.pictures, force=args.force) as out,
             Tracker(engine, video, frames, out.store) as tracker,
             Interruption() as interruption,
         ):
             focus = (args.click or args.mask)[0].frame
             work = _Work(tracker, prompts, out, interruption, quiet=args.quiet)
             work.track(focus)
-            _write_pictures(args, video, work)
             _write_task(args, naming, work, engine.name)
+            interruption.rearm()
+            _write_pictures(args, video, work)
             print(work.report(args.out))
             if work.failure is not None:
                 raise work.failure
-            if work.stopped:
+            if work.stopped or interruption.requested:
                 print("tam track: stopped; the same command goes on from here", file=sys.stderr)
                 return 130
     return 0
@@ -169,7 +171,9 @@ def _frames(args: argparse.Namespace, length: int) -> range:
 def _protect_inputs(args: argparse.Namespace) -> None:
     """Nothing that was given as input may be where output is replaced. Raises BadInput."""
     out = args.out.resolve()
-    if args.video.resolve() in (out, out / "frames"):
+    if args.video.resolve() == out / OVERLAY:
+        raise BadInput(f"--out {args.out}: {OVERLAY} there is the video itself; choose another folder")
+    if args.video.resolve() in (out, out / PICTURES):
         raise BadInput(f"--out {args.out} is the folder of the frames; choose another one, such as {args.out}/masks")
     for option in args.mask:
         if option.path.resolve().parent == out:
@@ -304,18 +308,20 @@ class _Work:
 
 def _write_pictures(args: argparse.Namespace, video: Source, work: _Work) -> None:
     """``overlay.mp4`` and the frames as JPEG, as far as they are asked for, in one pass over the video."""
-    overlay_path = args.out / "overlay.mp4"
+    overlay_path = args.out / OVERLAY
     if not args.overlay and work.fresh:
         overlay_path.unlink(missing_ok=True)  # of an earlier call: it lacks the frames that this one has computed
     if not work.finished or not (args.overlay or args.pictures):
         return
     finished = set(work.finished)
     frames = work.finished if work.stopped or not args.pictures else list(work.tracker.frames)
+    title = "overlay" if args.overlay else "pictures"
     with contextlib.ExitStack() as stack:
         overlay = None
         if args.overlay:
             overlay = stack.enter_context(VideoWriter(overlay_path, video.fps, (video.width, video.height)))
-        for frame in progress(frames, len(frames), "overlay" if args.overlay else "pictures", quiet=args.quiet):
+        bar = stack.enter_context(progress(frames, len(frames), title, quiet=args.quiet))
+        for frame in work.interruption.stoppable(bar):
             picture = video[frame]
             if args.pictures:
                 work.out.write_picture(frame, picture)
@@ -328,7 +334,7 @@ def _write_task(args: argparse.Namespace, naming: Naming, work: _Work, engine: s
     if not work.finished:
         return
     frames = work.tracker.frames
-    folder = args.pictures_url or f"/data/local-files/?d={args.out.resolve().name}/frames"
+    folder = args.pictures_url or f"/data/local-files/?d={quote(args.out.resolve().name)}/{PICTURES}"
     data = {
         "video": args.video.name,
         "frames": [f"{folder.rstrip('/')}/{frame:05d}.jpg" for frame in frames],
@@ -336,5 +342,5 @@ def _write_task(args: argparse.Namespace, naming: Naming, work: _Work, engine: s
     }
     version = f"tam-{__version__}-{engine}"
     chunks = task_chunks(data, naming, frames, work.masks(), engine, version)
-    write_atomically(args.out / "predictions.json", (chunk.encode() for chunk in chunks))
-    write_atomically(args.out / "label_config.xml", label_config(naming).encode())
+    write_atomically(args.out / PREDICTIONS, (chunk.encode() for chunk in chunks))
+    write_atomically(args.out / CONFIG, label_config(naming).encode())

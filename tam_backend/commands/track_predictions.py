@@ -18,16 +18,26 @@ from tam_backend.tracking.objects import IdMap
 
 #: ``--region-type`` -> type of the regions, tag in the labeling configuration
 REGION_TYPES = {"brush": ("brushlabels", "BrushLabels"), "bitmask": ("bitmasklabels", "BitmaskLabels")}
+#: Names of the tags of ``label_config`` that nobody chooses.
+_OTHER_NAMES = ("point", "video", "box")
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What the project calls things. labels: object id -> label, each label once."""
+    """What the project calls things. labels: object id -> label, each once. Raises BadInput for unusable names."""
 
     from_name: str
     to_name: str
     region_type: str
     labels: Mapping[int, str]
+
+    def __post_init__(self) -> None:
+        names = (self.from_name, self.to_name, *_OTHER_NAMES)
+        if len(set(names)) < len(names) or not all(names):
+            raise BadInput(
+                f"--from-name {self.from_name} and --to-name {self.to_name} must differ from each other and from the "
+                f"other tags of the configuration: {', '.join(_OTHER_NAMES)}"
+            )
 
 
 def name_objects(object_ids: Iterable[int], given: Iterable[tuple[int, str]]) -> dict[int, str]:

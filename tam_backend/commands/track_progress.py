@@ -37,8 +37,14 @@ class Interruption:
         self._before: object = None
 
     def __enter__(self) -> Interruption:
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = signal.getsignal(signal.SIGINT)
+        self.rearm()
         return self
+
+    def rearm(self) -> None:
+        """Begin again: the next Ctrl-C is a first one."""
+        self.requested = False
+        signal.signal(signal.SIGINT, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True

@@ -76,10 +76,10 @@ def parse_mask(text: str) -> MaskOption:
 
 
 def parse_label(text: str) -> tuple[int, str]:
-    """``ID=NAME``. Raises ArgumentTypeError."""
+    """``OBJECT=NAME``. Raises ArgumentTypeError."""
     number, equals, name = text.partition("=")
     if not (equals and name.strip() and re.fullmatch("[0-9]+", number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not ID=NAME, such as 1=Person")
+        raise argparse.ArgumentTypeError(f"{text!r} is not OBJECT=NAME, such as 1=Person")
     return _object_id(number, text), name.strip()
 
 

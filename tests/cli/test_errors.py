@@ -87,8 +87,10 @@ def given(tmp_path: Path) -> Path:
         ("--click 0,5,5 --start x", "argument --start: invalid int value: 'x'"),
         ("--click 0,5,5 --engine magic", "there is no engine 'magic'; known engines: embedded"),
         ("--click 0,5,5 --label 2=Dog", "--label 2=Dog: no object 2 is tracked, the objects are 1"),
-        ("--click 0,5,5 --label Dog", "'Dog' is not ID=NAME, such as 1=Person"),
+        ("--click 0,5,5 --label Dog", "'Dog' is not OBJECT=NAME, such as 1=Person"),
         ("--click 0,5,5 --click 0,9,9:2 --label=1=A --label=2=A", "--label: objects 1 and 2 are both called 'A'"),
+        ("--click 0,5,5 --from-name image", "--from-name image and --to-name image must differ from each other"),
+        ("--click 0,5,5 --to-name point", "and --to-name point must differ from each other and from the other tags"),
         ("--click 0,5,5 --region-type polygon", "argument --region-type: invalid choice: 'polygon'"),
         ("--click 0,5,5 --fast", "unrecognized arguments: --fast"),
     ],
@@ -145,8 +147,26 @@ def test_files_of_somebody_else_are_not_replaced(tam, video, engine, tmp_path):
     assert result.code == 2
     assert "has files that would be replaced (00003.png)" in result.err
     assert (tmp_path / "00003.png").read_text() == "precious"
-    assert tam(*call, "--force").code == 0
+    (tmp_path / "00099.png").write_text("not in the way")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "99999.jpg").write_text("mine, too")
+    (tmp_path / "film.mp4.partial").write_text("somebody's download")
+    assert tam(*call, "--force", "--pictures").code == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "00099.png").read_text() == "not in the way"
+    assert (tmp_path / "frames" / "99999.jpg").read_text() == "mine, too"
+    assert (tmp_path / "film.mp4.partial").read_text() == "somebody's download"
+
+
+def test_a_folder_of_pictures_of_somebody_else_is_not_mixed_with_ours(tam, video, engine, tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "00000.jpg").write_text("mine")
+    call = ("track", video, "--click", "0,5,5", "--out", tmp_path)
+    result = tam(*call, "--pictures")
+    assert result.code == 2
+    assert "has files that would be replaced (frames)" in result.err
+    assert tam(*call).code == 0
+    assert (tmp_path / "frames" / "00000.jpg").read_text() == "mine"
 
 
 def test_inputs_are_not_replaced(tam, video, folder, engine, given):
@@ -157,6 +177,12 @@ def test_inputs_are_not_replaced(tam, video, folder, engine, given):
     assert result.code == 2
     assert "the file is in the folder of --out" in result.err
     assert not (given / ".tam").exists()
+    overlay = given / "overlay.mp4"
+    overlay.write_bytes(video.read_bytes())
+    result = tam("track", overlay, "--click", "0,5,5", "--out", given, "--force")
+    assert result.code == 2
+    assert "overlay.mp4 there is the video itself" in result.err
+    assert overlay.read_bytes() == video.read_bytes()
 
 
 def test_a_failure_while_writing_is_one_line(tam, video, engine, tmp_path):

@@ -23,7 +23,7 @@ def test_a_terminal_shows_a_bar_with_the_time_left(video, tmp_path, quiet):
     terminal, stderr = os.openpty()
     termios.tcsetwinsize(stderr, (25, 80))
     call = [sys.executable, "-m", "tests.cli.tam", "track", str(video), "--click", "4,9,9", "--out", str(tmp_path)]
-    environment = {**os.environ, "TAM_TEST_SECONDS": "0.02"}
+    environment = {**os.environ, "TAM_TEST_SECONDS": "0.02", "TAM_TEST_STEP": str(tmp_path / "step")}
     process = subprocess.Popen(
         [*call, "--overlay", *(["--quiet"] if quiet else [])],
         cwd=ROOT,
