@@ -7,7 +7,7 @@ Pythons, so that they get a sentence and not a syntax error. The work is in tamd
 
 import sys
 
-OLDEST, NEWEST = (3, 11), (3, 13)
+OLDEST, NEWEST = (3, 11), (3, 12)
 
 if __name__ == "__main__":
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
