@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from label_studio_sdk.converter.brush import decode_rle
+from label_studio_sdk.label_interface import LabelInterface
 from PIL import Image
 
 from tam_backend.drawing import PALETTE
@@ -266,7 +267,12 @@ def test_predictions_are_a_task_that_fits_its_configuration(tam, video, engine, 
         assert np.abs(np.array(picture).astype(int) - open_video(video)[5]).mean() < 4
 
     [prediction] = task["predictions"]
-    config = parse_label_config((out / "label_config.xml").read_text())
+    xml = (out / "label_config.xml").read_text()
+    judge = LabelInterface(xml)
+    judge.validate()
+    assert judge.validate_task({"data": task["data"]})
+    assert judge.validate_prediction(prediction, return_errors=True) == []
+    config = parse_label_config(xml)
     check_regions(prediction["result"], config, frames=8)
     assert {c.name for c in config.masks} == {"masks"}
     assert config.masks[0].labels == config.points[0].labels == ("Object 1", 'A & "B"')
