@@ -27,6 +27,7 @@ examples:
       Start the backend, to be connected in Label Studio: project > Settings > Model.
 
 tam COMMAND --help has all the options of a command, with more examples.
+Exit codes: 0 done, 1 failed, 2 something given cannot be used, 130 stopped by Ctrl-C.
 """
 
 

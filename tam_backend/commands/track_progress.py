@@ -64,7 +64,7 @@ class Interruption:
 
 def frames_to_check(quality: Mapping[int, float]) -> list[int]:
     """The frames a person should look at first: of low quality, and not all from the same moment."""
-    apart = max(2, len(quality) // 20)
+    apart = max(2, len(quality) // 10)
     chosen: list[int] = []
     for frame, value in sorted(quality.items(), key=lambda item: (item[1], item[0])):
         if value >= GOOD_QUALITY or len(chosen) == FRAMES_TO_CHECK:
