@@ -67,12 +67,14 @@ def measure(path: Path, expected: list[bytes], threads: int, queue: multiprocess
     forward = iter(reader)
     ahead = compare((i, lambda: next(forward)) for i in range(n))
     seeks = reader.seeks
-    backward = reversed(reader.clone())
+    reader.close()
+    reader = reader.clone()
+    backward = reversed(reader)
     back = compare((i, lambda: next(backward)) for i in reversed(range(n)))
-    far = reader.clone()
+    reader.close()
+    reader = reader.clone()
     rng = random.Random(0)
-    places = [rng.randrange(n) for _ in range(RANDOM_ACCESSES)]
-    jumps = compare((i, lambda i=i: far[i]) for i in places)
+    jumps = compare((i, lambda i=i: reader[i]) for i in (rng.randrange(n) for _ in range(RANDOM_ACCESSES)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     queue.put((opened, len(reader), (reader.width, reader.height), reader.warning, ahead, seeks, back, jumps, peak))
 

@@ -18,7 +18,7 @@ _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,
 _NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 DEFAULT_MAX_PIXELS = 64_000_000
 _ALIGNMENT = 64 << 16  # FFmpeg compares its limit with rows of up to 63 more pixels, and there are at most 65,535 rows
-_GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: it invents wrong timestamps for AVI files with B-frames
+_GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, set by PyAV: it invents timestamps, for AVI files with B-frames wrong ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class Decoder:
         self._floor = max(0, int(self._index.frame_of_packet[entry])) if entry else 0
         self.last = self._taken = self._floor - 1
         self._drained = False
-        if not entry or not self._seek(entry):
+        if not self._seek(entry):
             self._open()
             self._packets = islice(self._packets, entry, None)
         self._next_packet = entry
@@ -150,8 +150,12 @@ class Decoder:
         self._drained = False
 
     def _seek(self, entry: int) -> bool:
-        """Go to a packet; False if the container cannot do it."""
-        if not self._seekable:
+        """Go to a packet; False if the container cannot do it, or is at its beginning already.
+
+        Opening the file again would do as well for the first packet, but each decoder has a pool of memory of its own,
+        which is not freed before the last of its frames is.
+        """
+        if not self._seekable or (self._container is None and not entry):
             return False
         if self._container is None:
             self._open()

@@ -64,7 +64,7 @@ def decode_numbered(stream: VideoStream, packet: Packet[VideoStream] | None, num
     the container's timestamps cannot. Raises av.error.FFmpegError.
     """
     if packet is not None:
-        packet.pts = packet.dts = number
+        packet.pts = number
     return stream.codec_context.decode(packet)
 
 

@@ -8,8 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import cv2
 import numpy as np
+from av.video.frame import PictureType
 
 from tam_backend.video.base import Frame
 
@@ -59,8 +61,13 @@ def make_video(
     audio_first: bool = False,
     container_options: dict[str, str] | None = None,
     paint: Callable[[int], Frame] | None = None,
+    plain: int = 0,
 ) -> Path:
-    """Write picture(0), picture(1), ... stamps: presentation times in milliseconds instead of a constant rate."""
+    """Write picture(0), picture(1), ... as a video.
+
+    stamps: presentation times in milliseconds instead of a constant rate. plain: frames at the beginning that are not
+    to be coded as B-frames.
+    """
     width, height = size
     paint = paint or (lambda number: picture(number, width, height))
     with av.open(str(path), "w", options=container_options or {}) as container:
@@ -79,6 +86,8 @@ def make_video(
         for i in range(frames):
             frame = av.VideoFrame.from_ndarray(paint(i), format="rgb24")
             frame.pts = stamps[i] if stamps else i
+            if 0 < i < plain:
+                frame.pict_type = PictureType.P
             frame.time_base = context.time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -131,6 +140,18 @@ def set_edit(path: Path, skip: int, keep: int, rate: int = 25) -> None:
     path.write_bytes(data)
 
 
+def set_composition_offset(path: Path, offset: int, middle: int | None = None) -> None:
+    """Make all frames of an MP4 file be shown this long after their decoding time; a run in the middle by `middle`."""
+    data = bytearray(path.read_bytes())
+    at = box(data, "moov", "trak", "mdia", "minf", "stbl", "ctts")
+    (runs,) = struct.unpack_from(">I", data, at + 4)
+    for run in range(runs):
+        struct.pack_into(">I", data, at + 12 + 8 * run, offset)
+    if middle is not None:
+        struct.pack_into(">I", data, at + 12 + 8 * (runs // 2), middle)
+    path.write_bytes(data)
+
+
 def packets_of(path: Path) -> list[tuple[int, int]]:
     """Where the bytes of every packet of the first video stream are in the file, and how many."""
     data = path.read_bytes()
@@ -143,3 +164,16 @@ def sequential(path: Path, stream: int = 0) -> list[Frame]:
     """Every frame that PyAV decodes by default, with PyAV's own conversion to RGB."""
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24").copy() for frame in container.decode(video=stream)]
+
+
+def decodable(path: Path) -> int:
+    """How many frames come out if packets that fail are passed over."""
+    count = 0
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for packet in container.demux(video=0):
+            try:
+                count += len(packet.decode())
+            except av.error.InvalidDataError:
+                continue
+    return count

@@ -12,10 +12,10 @@ import pytest
 from tam_backend.video import open_video
 from tam_backend.video.cache import content_key, load_index, save_index
 from tam_backend.video.container import Limits
-from tam_backend.video.index import starts
+from tam_backend.video.index import NONE, starts
 from tam_backend.video.scan import build_index
 from tests.video.conftest import KINDS, x264
-from tests.video.make import make_video, number_of, packets_of, sequential
+from tests.video.make import make_video, number_of, packets_of, sequential, set_composition_offset
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -24,34 +24,49 @@ def test_only_files_that_could_lie_are_decoded_for_their_index(video, name):
 
 
 def test_pictures_that_are_not_shown_are_no_frames(tmp_path):
-    path = make_video(tmp_path / "a.webm", codec="libvpx", options={"g": "24"})
+    """Behind the frames that are decoded as a check."""
+    path = make_video(tmp_path / "a.webm", 60, codec="libvpx", options={"g": "24"})
     data = bytearray(path.read_bytes())
-    for position, _ in packets_of(path)[20:23]:
+    for position, _ in packets_of(path)[40:43]:
         assert data[position] & 0x10
         data[position] &= ~0x10 & 0xFF  # VP8's show_frame bit
     path.write_bytes(data)
+    shown = [*range(40), *range(43, 60)]
     expected = sequential(path)
-    assert [number_of(frame) for frame in expected] == [*range(20), *range(23, 48)]
+    assert [number_of(frame) for frame in expected] == shown
     with open_video(path) as reader:
-        assert [number_of(frame) for frame in reader] == [*range(20), *range(23, 48)]
-        assert reader.time(20) == pytest.approx(23 / 25)
-        np.testing.assert_array_equal(reader.clone()[40], expected[40])
+        assert [number_of(frame) for frame in reader] == shown
+        assert reader.time(40) == pytest.approx(43 / 25)
+        np.testing.assert_array_equal(reader.clone()[50], expected[50])
 
 
-def test_timestamps_that_contradict_the_order_of_the_pictures_are_not_believed(tmp_path):
-    """B-frames in a file without composition offsets, as careless remuxing makes: pts = dts."""
-    path = make_video(tmp_path / "a.mp4", options=x264("keyint=12:bframes=2:b-adapt=0:scenecut=0"))
-    data = bytearray(path.read_bytes())
-    at = data.index(b"ctts") + 8
-    entries = int.from_bytes(data[at : at + 4], "big")
-    for i in range(entries):
-        data[at + 8 + 8 * i : at + 12 + 8 * i] = (1024).to_bytes(4, "big")
-    path.write_bytes(data)
+B_FRAMES = x264("keyint=48:bframes=2:b-adapt=0:scenecut=0")
+
+
+@pytest.mark.parametrize(
+    ("plain", "middle"),
+    [
+        pytest.param(0, None, id="no offsets"),
+        pytest.param(40, None, id="no offsets, and B-frames only far behind"),
+        pytest.param(0, 1024 + 5 * 512, id="wrong offsets"),
+    ],
+)
+def test_timestamps_that_contradict_the_order_of_the_pictures_are_not_believed(tmp_path, plain, middle):
+    """B-frames in a file whose composition offsets were lost (pts = dts) or garbled, as careless remuxing does."""
+    path = make_video(tmp_path / "a.mp4", options=B_FRAMES, plain=plain)
+    set_composition_offset(path, 1024, middle)
     with open_video(path) as reader:
         assert [number_of(frame) for frame in reader] == list(range(48))
-        assert number_of(reader.clone()[31]) == 31
+        assert number_of(reader.clone()[44]) == 44
         times = [reader.time(i) for i in range(48)]
-    np.testing.assert_allclose(times, np.arange(48) / 25, atol=1e-9)
+    assert times == sorted(times)
+    np.testing.assert_allclose(times[:20], np.arange(20) / 25, atol=1e-9)
+
+
+def test_timestamps_are_not_invented(video):
+    index = build_index(video("avi without timestamps"), Limits())
+    assert (index.pts == NONE).all()
+    np.testing.assert_allclose(index.times, np.arange(48) / 25)
 
 
 def test_times_are_those_of_the_file_not_of_a_rate(video):
