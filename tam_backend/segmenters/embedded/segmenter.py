@@ -50,7 +50,7 @@ class _View:
     """One frame at the size at which masks are searched."""
 
     lab: npt.NDArray[np.uint8]
-    bins: npt.NDArray[np.intp]
+    bins: npt.NDArray[np.uint16]
     speed: Array | None
     graph: RegionGraph
 
