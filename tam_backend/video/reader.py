@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
 
+import av.error
 from av.video.frame import VideoFrame
 
 from tam_backend.errors import MediaError
@@ -93,7 +94,12 @@ class VideoReader:
         """
         place = self._place(index)
         with self._lock:
-            return self._to_rgb(self._decoded(place))
+            frame = self._decoded(place)
+            try:
+                return self._to_rgb(frame)
+            except (av.error.FFmpegError, ValueError):
+                kind = f"{frame.width}x{frame.height} pixels of the format {frame.format.name}"
+                raise MediaError(f"frame {place} of {self._path.name}, {kind}, cannot be converted to RGB") from None
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[i] for i in range(len(self)))

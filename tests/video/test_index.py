@@ -48,7 +48,7 @@ B_FRAMES = x264("keyint=48:bframes=2:b-adapt=0:scenecut=0")
     [
         pytest.param(0, None, id="no offsets"),
         pytest.param(40, None, id="no offsets, and B-frames only far behind"),
-        pytest.param(0, 1024 + 5 * 512, id="wrong offsets"),
+        pytest.param(0, 1024 + 5 * 512 + 256, id="wrong offsets"),
     ],
 )
 def test_timestamps_that_contradict_the_order_of_the_pictures_are_not_believed(tmp_path, plain, middle):

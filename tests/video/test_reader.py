@@ -89,6 +89,13 @@ def test_many_threads_may_read_one_reader(video):
     assert wrong == []
 
 
+def test_pixels_that_cannot_be_converted_are_named(video, monkeypatch):
+    with open_video(video("closed groups")) as reader:
+        monkeypatch.setattr(reader, "_to_rgb", lambda frame: frame.to_ndarray(format="no such format"))
+        with pytest.raises(MediaError, match=r"frame 4 of a\.mp4, 96x64 pixels of the format yuv420p, cannot be conv"):
+            reader[4]
+
+
 def test_memory_is_bounded(video):
     with open_video(video("one long group"), cache_bytes=100_000) as reader:
         for _ in reader:

@@ -38,6 +38,20 @@ def test_browsers_can_play_it(tmp_path):
     assert data.index(b"moov") < data.index(b"mdat"), "the index stands in front, so that playing starts at once"
 
 
+def test_without_an_encoder_for_h264_it_is_mpeg4(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    monkeypatch.setattr("av.codec.codecs_available", {"mpeg4"})
+    with VideoWriter(path, 30000 / 1001, (96, 64)) as video:
+        for i in range(20):
+            video.write(picture(i))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "mpeg4"
+    with open_video(path) as reader:
+        assert [number_of(frame) for frame in reader] == list(range(20))
+        assert reader.fps == pytest.approx(30000 / 1001)
+        assert np.abs(reader[9].astype(int) - picture(9)).mean() < 6
+
+
 @pytest.mark.parametrize("size", [(96, 64), (64, 720)])
 def test_colours_survive_and_are_named(tmp_path, size):
     path = tmp_path / "a.mp4"
@@ -105,7 +119,7 @@ def test_what_cannot_be_written(tmp_path):
     path = tmp_path / "a.mp4"
     with pytest.raises(BadInput, match=r"\.mp4, not as \.avi"):
         VideoWriter(tmp_path / "a.avi", 25, (96, 64))
-    for fps in (0, -1, float("nan"), float("inf"), 5000):
+    for fps in (0, 0.001, -1, float("nan"), float("inf"), 5000):
         with pytest.raises(BadInput, match="frames per second"):
             VideoWriter(path, fps, (96, 64))
     with pytest.raises(BadInput, match="at least 1x1"):
