@@ -87,6 +87,18 @@ def test_an_object_that_leaves_leaves_nothing_behind():
     assert np.count_nonzero(results[-1].soft >= SOFT_THRESHOLD) < 20
 
 
+def test_an_object_comes_back_from_behind_another():
+    """A disc passes behind a standing pillar of discs that hides it entirely for several frames."""
+    pillar = [Disc(lambda t, y=y: (100 - t, y - t / 2), 24, (90, 130, 90)) for y in range(10, 121, 10)]
+    reader, masks = scene(120, 220, 32, [Disc(lambda t: (40 + 5 * t, 60), 14, RED), *pillar], key="pillar")
+    own = masks[0]
+    hidden = [f for f, mask in enumerate(own) if not mask.any()]
+    assert len(hidden) >= 2
+    results = walk(EmbeddedPropagator().begin(reader, {0: own[0]}, 0), range(1, 31))
+    assert iou(results[-1].soft >= SOFT_THRESHOLD, own[30]) > 0.7
+    assert results[-1].quality < results[0].quality
+
+
 def test_an_absent_object_stays_absent():
     reader, masks = moving_disc(4)
     for result in walk(EmbeddedPropagator().begin(reader, {0: np.zeros_like(masks[0])}, 0), range(1, 4)):

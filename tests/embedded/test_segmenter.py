@@ -68,6 +68,15 @@ def test_a_negative_click_takes_the_neighbour_away():
     assert iou(both.mask, masks[0][1] | masks[1][1]) > 0.8
 
 
+def test_a_twin_elsewhere_is_left_alone():
+    """Same colour, same motion, but not connected to the click."""
+    discs = [Disc(lambda t: (40 + 3 * t, 60), 18, RED), Disc(lambda t: (110 + 3 * t, 60), 18, RED)]
+    reader, masks = scene(120, 160, 3, discs, key="twins")
+    mask = EmbeddedSegmenter().segment(reader, 1, clicks((43, 60, True))).mask
+    assert iou(mask, masks[0][1]) > 0.8
+    assert not (mask & masks[1][1]).any()
+
+
 def test_every_click_changes_something_where_the_mask_was_wrong():
     reader, _ = moving_disc()
     segmenter = EmbeddedSegmenter()

@@ -83,9 +83,9 @@ class EmbeddedSegmenter:
         prompts.validate(video.height, video.width)
         if not prompts.locates:
             raise BadInput("nothing says where the object is: give at least one positive click, a box or a mask")
-        _refuse_contradictions(prompts.clicks)
         if prompts.mask is not None:
             return Segmentation(prompts.mask, 1.0)
+        _refuse_contradictions(prompts.clicks)
         view = self._view(video, frame)
         hints = _hints(prompts, video, view)
         probability = _search(view, hints)
@@ -166,15 +166,14 @@ def _search(view: _View, hints: _Hints) -> Array:
         kept = _connected(estimate > 0.5, hints)
         if not kept.any():
             break
-        region, probability = kept, np.where(kept, estimate, np.minimum(estimate, 0.5)).astype(np.float32)
+        region, probability = kept, np.where(kept | (estimate <= 0.5), estimate, 0).astype(np.float32)
     return probability
 
 
 def _beginning(view: _View, hints: _Hints) -> tuple[Region, Array]:
     """Where the search begins, and log odds from motion."""
     region = hints.inside.copy()
-    none = np.zeros(view.bins.shape, np.float32)
-    motion = none
+    motion = np.zeros(view.bins.shape, np.float32)
     for number, (x, y) in enumerate(hints.positive):
         part, evidence = _moving(view, _around(view.speed, x, y), (x, y))
         if number == 0:
