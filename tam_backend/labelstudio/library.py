@@ -109,7 +109,7 @@ class VideoLibrary:
             connection = self._connections.get(source.host) if source.host else None
             files = [self._file(video, i, url, connection) for i, url in enumerate(source.urls)]
             if source.kind == "images":
-                return open_images(files)
+                return open_images(files, cache_dir=self._root / "index")
             return open_video(files[0], cache_dir=self._root / "index", cache_bytes=READER_CACHE)
         except MediaError as e:
             self._failures[video] = (time.monotonic(), str(e))
