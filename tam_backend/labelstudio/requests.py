@@ -75,6 +75,11 @@ class Ask:
         return tuple(p for p in self.points if p.new)
 
     @property
+    def continued(self) -> bool:
+        """Whether the page may show masks of this object already: it has points or masks from before."""
+        return len(self.new_points) < len(self.points) or bool(self.ours) or bool(self.by_hand)
+
+    @property
     def focus(self) -> int:
         """The frame the person is looking at."""
         return (self.new_points or self.points)[-1].frame
@@ -122,6 +127,19 @@ def decode_region_mask(region: Json, height: int, width: int) -> Mask:
     else:
         mask = np.zeros((height, width), bool)
     return apply_strokes(mask, value["touches"], f"{where}.value") if value.get("touches") else mask
+
+
+def made_by_hand(result: Iterable[object], config: LabelConfig) -> set[tuple[str, str, int]]:
+    """(mask tag, label, item_index) of the masks that a person drew or changed."""
+    found: set[tuple[str, str, int]] = set()
+    for region in result:
+        if isinstance(region, dict) and is_mask(region) and region.get("origin", "manual") in BY_HAND:
+            index = region.get("item_index", 0)
+            for control in config.masks:
+                labels = region["value"].get(control.type)
+                if region.get("from_name") == control.name and isinstance(labels, list):
+                    found |= {(control.name, label, index) for label in labels}
+    return found
 
 
 def check_size(region: Json, height: int, width: int, where: str) -> None:
