@@ -1,0 +1,7 @@
+"""XMem (Cheng and Schwing, ECCV 2022): masks carried through a video by a memory of three kinds."""
+
+from tam_backend.propagators.xmem.config import XMemConfig
+from tam_backend.propagators.xmem.core import XMemCore
+from tam_backend.propagators.xmem.network import XMem
+
+__all__ = ["XMem", "XMemConfig", "XMemCore"]
