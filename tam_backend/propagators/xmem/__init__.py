@@ -2,6 +2,8 @@
 
 from tam_backend.propagators.xmem.config import XMemConfig
 from tam_backend.propagators.xmem.core import XMemCore
+from tam_backend.propagators.xmem.frames import InputSize
 from tam_backend.propagators.xmem.network import XMem
+from tam_backend.propagators.xmem.propagator import XMemPropagation, XMemPropagator
 
-__all__ = ["XMem", "XMemConfig", "XMemCore"]
+__all__ = ["InputSize", "XMem", "XMemConfig", "XMemCore", "XMemPropagation", "XMemPropagator"]
