@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tam_backend.errors import BadInput
-from tam_backend.propagators.xmem import XMem
-from tam_backend.propagators.xmem.weights import check_structure
+from tam_backend.propagators.xmem import XMem, load_xmem
+from tam_backend.weights import CheckpointError
 from tests.xmem.parity import image
 
 
@@ -65,22 +64,35 @@ def test_weights_changed_after_use_count(published: dict[str, Tensor]) -> None:
     assert torch.equal(after.key, fresh.encode_frame(image(0)).key)
 
 
-def test_check_structure(published: dict[str, Tensor]) -> None:
-    with torch.device("meta"):
-        expected = XMem().state_dict()
-    assert check_structure(published, expected, "file").keys() == expected.keys()
+def test_load_xmem_takes_a_file_of_any_form(published: dict[str, Tensor], tmp_path: Path) -> None:
+    name = "value_encoder.conv1.weight"
+    old = {k: t for k, t in published.items() if not k.endswith("num_batches_tracked")}
+    for number, state in enumerate((published, old, {**published, name: published[name][:, :4]})):
+        file = tmp_path / f"{number}.pth"
+        torch.save(state, file)
+        assert torch.equal(load_xmem(file).key_proj.e_proj.weight, published["key_proj.e_proj.weight"])
+
+
+def test_load_xmem_refuses_other_files(published: dict[str, Tensor], tmp_path: Path) -> None:
     key = "key_proj.key_proj.bias"
     damaged = published[key].clone()
     damaged[3] = float("nan")
     without = {k: t for k, t in published.items() if k != key}
-    for state, message in (
-        (without, f"file is not this network: it lacks 1 entries, such as '{key}'"),
-        ({**published, "head.bias": damaged}, "it has unknown 1 entries, such as 'head.bias'"),
-        ({**published, key: damaged[:5]}, r"key_proj.bias is torch.float32 \(5,\), it must be torch.float32 \(64,\)"),
-        ({**published, key: damaged.long()}, "key_proj.bias is torch.int64"),
-        ({**published, key: damaged}, "key_proj.key_proj.bias holds values that are not finite"),
-        ({"model": published}, "file does not hold a plain dictionary of tensors"),
-        ([1, 2], "file does not hold a plain dictionary of tensors"),
+    for number, (state, message) in enumerate(
+        [
+            (without, f"0.pth is not for this network: it lacks 1 entries, such as '{key}'"),
+            ({**published, "head.bias": damaged}, "it has unknown 1 entries, such as 'head.bias'"),
+            (
+                {**published, key: damaged[:5]},
+                r"key_proj.bias is torch.float32 \(5,\), it must be torch.float32 \(64,\)",
+            ),
+            ({**published, key: damaged.nan_to_num().long()}, "key_proj.bias is torch.int64"),
+            ({**published, key: damaged}, "key_proj.key_proj.bias holds values that are not finite"),
+            ({"model": published}, "does not hold a plain dictionary of tensors"),
+            ([1, 2], "does not hold a plain dictionary of tensors"),
+        ]
     ):
-        with pytest.raises(BadInput, match=message):
-            check_structure(state, expected, "file")
+        file = tmp_path / f"{number}.pth"
+        torch.save(state, file)
+        with pytest.raises(CheckpointError, match=message):
+            load_xmem(file)
