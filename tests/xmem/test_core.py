@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tam_backend.errors import BadInput
 from tam_backend.propagators.xmem import XMem, XMemCore
-from tests.xmem.parity import image, masks
+from tests.parity import image, masks
 
 CONFIG = {
     "max_mid_term_frames": 4,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tam_backend.propagators.xmem import XMem, load_xmem
 from tam_backend.weights import CheckpointError
-from tests.xmem.parity import image
+from tests.parity import image
 
 
 @pytest.fixture(scope="module")

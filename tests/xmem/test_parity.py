@@ -20,7 +20,7 @@ from tam_backend.propagators.xmem import XMem, XMemCore
 from tam_backend.propagators.xmem.affinity import attend, gather, memory_terms, query_terms
 from tam_backend.propagators.xmem.network import FrameEncoding
 from tests.deterministic_weights import digest
-from tests.xmem.parity import arrays, document, image, masks
+from tests.parity import arrays, document, image, masks
 
 Compare = Callable[[str, Any, npt.NDArray[Any], float, float], None]
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,8 @@ from tam_backend.prompts import Mask
 from tam_backend.propagators.xmem import InputSize, XMem, XMemPropagator
 from tam_backend.propagators.xmem.frames import to_input, to_plane, to_soft
 from tam_backend.tracking.store import pack_state, unpack_state
-from tam_backend.video.base import Frame
-from tests.xmem.parity import arrays, image
+from tests.array_video import ArrayVideo
+from tests.parity import arrays, image
 
 CONFIG = {
     "max_mid_term_frames": 4,
@@ -23,35 +21,6 @@ CONFIG = {
     "num_prototypes": 12,
     "mem_every": 2,
 }
-
-
-class ArrayVideo:
-    """Frames in memory."""
-
-    def __init__(self, frames: Frame, key: str = "video") -> None:
-        self._frames, self.key = frames, key
-        self.height, self.width = (int(n) for n in frames.shape[1:3])
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self._frames)
-
-    def __reversed__(self) -> Iterator[Frame]:
-        return iter(self._frames[::-1])
-
-    def time(self, index: int) -> float:
-        return index / 25
-
-    def clone(self) -> ArrayVideo:
-        return self
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""References computed with the official code: where they are, and the video they belong to."""
+"""References computed with the official code, and the video they belong to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).parents[1] / "data" / "parity"
+ROOT = Path(__file__).parent / "data" / "parity"
 
 
 @cache
