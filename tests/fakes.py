@@ -99,6 +99,7 @@ class FakeLabelStudio:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, str | None]] = []
         self.drafts: list[dict[str, Any]] = []
+        self.annotations: dict[int, dict[str, Any]] = {}
         self.failing = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -149,6 +150,10 @@ class FakeLabelStudio:
                     return self._answer(200, {"tasks": list(fake.tasks.values()), "total": len(fake.tasks)})
                 if path.endswith("/drafts"):
                     return self._answer(200, fake.drafts)
+                if path.startswith("/api/annotations/"):
+                    annotation = fake.annotations[int(path.strip("/").rpartition("/")[2])]
+                    annotation.update(body or {})
+                    return self._answer(200, annotation)
                 task = fake.tasks.get(int(path.strip("/").rpartition("/")[2]))
                 if task is None:
                     return self._answer(404, {"detail": "No Task matches the given query."})

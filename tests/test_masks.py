@@ -182,7 +182,9 @@ class TestStreamsWithLiterals:
             decode_brush_rle(rle[:length], (1, len(rgba)))
 
     @pytest.mark.parametrize("name", ["brush_regions.json", "brush_coloured.json"])
-    def test_regions_saved_by_the_editor(self, name: str) -> None:
+    def test_regions_of_the_editor(self, name: str) -> None:
+        # brush_regions.json was saved in the editor; brush_coloured.json is a drawn RGBA image that went through the
+        # editor's encoder, for the literals that coloured soft edges make.
         for region in samples(name):
             size = region["original_height"], region["original_width"]
             rle = region["value"]["rle"]

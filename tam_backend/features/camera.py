@@ -12,15 +12,15 @@ Array = npt.NDArray[np.float32]
 #: Flow is only trusted to about this many pixels; the noise scale never falls below it.
 NOISE_FLOOR = 0.15
 #: The fit looks at about this many points of the flow field, whatever its size.
-FIT_POINTS = 6000
+FIT_POINTS = 3000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CameraMotion:
     """The eight-parameter flow of a plane seen by a moving camera, and how far the background scatters around it.
 
-    coefficients: 2x6 float64 over the monomials 1, x, y, x*x, x*y, y*y in normalised coordinates, where x*x and x*y
-    (for the horizontal part), x*y and y*y (for the vertical part) share their factors (Longuet-Higgins 1984; Bergen
+    coefficients: 2x6 float64 over the monomials 1, x, y, x*x, x*y, y*y in normalised coordinates; the factors of
+    x*x and x*y of the horizontal part are those of x*y and y*y of the vertical part (Longuet-Higgins 1984; Bergen
     et al., "Hierarchical model-based motion estimation", ECCV 1992). noise: pixels, robust standard deviation.
     """
 
@@ -41,6 +41,13 @@ class CameraMotion:
             column = c[2] * y + c[5] * y * y
             out[..., part] = row[None, :] + column[:, None] + (c[4] * y)[:, None] * x[None, :]
         return out
+
+    def displacement(self, x: float, y: float, height: int, width: int) -> tuple[float, float]:
+        """Where the background at (x, y) of an HxW flow goes: horizontal and vertical way in pixels."""
+        half = max(height, width) / 2
+        u, v = (x + 0.5 - width / 2) / half, (y + 0.5 - height / 2) / half
+        horizontal, vertical = self.coefficients @ np.array([1.0, u, v, u * u, u * v, v * v])
+        return float(horizontal), float(vertical)
 
     def residual(self, flow: Array) -> Array:
         """HxWx2 float32: motion relative to the camera, in units of ``noise``."""

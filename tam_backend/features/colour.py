@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
 Array = npt.NDArray[np.float32]
+Bins = npt.NDArray[np.uint16]
 
 #: Bins of lightness, a and b. Chroma of natural images lies close to grey, so its bins span only half the range.
 BINS = (16, 32, 32)
@@ -16,11 +17,17 @@ BINS = (16, 32, 32)
 UNSEEN = 1e-4
 
 
-def colour_bins(lab: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
-    """HxW bin numbers of HxWx3 uint8 Lab (OpenCV's scaling)."""
-    lightness = lab[..., 0].astype(np.intp) >> 4
-    chroma = np.clip((lab[..., 1:].astype(np.intp) - 64) >> 2, 0, 31)
-    return np.asarray((lightness * BINS[1] + chroma[..., 0]) * BINS[2] + chroma[..., 1])
+#: Per channel, the part of the bin number that each of its 256 values gives.
+_LIGHTNESS = ((np.arange(256) >> 4) * (BINS[1] * BINS[2])).astype(np.uint16)
+_CHROMA = np.clip((np.arange(256) - 64) >> 2, 0, BINS[2] - 1).astype(np.uint16)
+
+
+def colour_bins(lab: npt.NDArray[np.uint8]) -> Bins:
+    """HxW uint16 bin numbers of HxWx3 uint8 Lab (OpenCV's scaling)."""
+    bins = _LIGHTNESS[lab[..., 0]]
+    bins += (_CHROMA * np.uint16(BINS[2]))[lab[..., 1]]
+    bins += _CHROMA[lab[..., 2]]
+    return bins
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,15 +37,15 @@ class ColourModel:
     table: Array
 
     @staticmethod
-    def learn(bins: npt.NDArray[np.intp], object_weight: Array, background_weight: Array) -> ColourModel:
+    def learn(bins: Bins, object_weight: Array, background_weight: Array) -> ColourModel:
         """From bin numbers and, per pixel, how much it tells about the object and about the background (>= 0)."""
         return ColourModel(_log_probability(bins, object_weight) - _log_probability(bins, background_weight))
 
-    def log_odds(self, bins: npt.NDArray[np.intp]) -> Array:
+    def log_odds(self, bins: Bins) -> Array:
         return self.table[bins]
 
 
-def _log_probability(bins: npt.NDArray[np.intp], weight: Array) -> Array:
+def _log_probability(bins: Bins, weight: Array) -> Array:
     counts = np.bincount(bins.ravel(), weight.ravel(), minlength=int(np.prod(BINS))).reshape(BINS)
     # A little smoothing: neighbouring bins are the same colour under slightly different light.
     for axis in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError
 
@@ -12,7 +13,7 @@ import defusedxml.ElementTree as SafeElementTree
 from tam_backend.errors import BadInput, LabelConfigError
 
 #: A configuration that works. Video (hidden) makes uploads land in data.video; the hidden RectangleLabels keeps Label
-#: Studio 1.23's exports from failing on valueList with keypoints.
+#: Studio 1.23's exports from failing on valueList with keypoints; smart="false" leaves one magenta tool, the point.
 EXAMPLE = """\
 <View>
   <Image name="image" valueList="$frames" zoom="true" zoomControl="true"/>
@@ -20,13 +21,15 @@ EXAMPLE = """\
     <Label value="Object 1" background="#FFA39E"/>
     <Label value="Object 2" background="#7EC8E3"/>
   </KeyPointLabels>
-  <BrushLabels name="mask" toName="image">
+  <BrushLabels name="mask" toName="image" smart="false">
     <Label value="Object 1" background="#FF0000"/>
     <Label value="Object 2" background="#0000FF"/>
   </BrushLabels>
   <View style="display:none">
     <Video name="video" value="$video"/>
-    <RectangleLabels name="box" toName="image"><Label value="Object 1"/><Label value="Object 2"/></RectangleLabels>
+    <RectangleLabels name="box" toName="image" smart="false">
+      <Label value="Object 1"/><Label value="Object 2"/>
+    </RectangleLabels>
   </View>
 </View>
 """
@@ -42,6 +45,10 @@ class Control:
     type: str
     image: str
     labels: tuple[str, ...]
+
+    def region_id(self, label: str, frame: int) -> str:
+        """The id of our mask of one object on one frame of a task: always the same, so that a new one replaces it."""
+        return f"tam-{hashlib.blake2b(f'{self.name}/{label}'.encode(), digest_size=4).hexdigest()}-{frame:05d}"
 
 
 @dataclass(frozen=True, slots=True)

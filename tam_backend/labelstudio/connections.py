@@ -86,6 +86,12 @@ class Client:
         """The drafts of a task, of all people, as they are saved at this moment."""
         return self._call("GET", f"/api/tasks/{task_id}/drafts")
 
+    def annotation(self, annotation_id: int) -> dict[str, Any]:
+        return self._call("GET", f"/api/annotations/{annotation_id}/")
+
+    def replace_annotation_result(self, annotation_id: int, result: list[dict[str, Any]]) -> None:
+        self._call("PATCH", f"/api/annotations/{annotation_id}/", json={"result": result})
+
     def replace_task_data(self, task_id: int, data: dict[str, Any]) -> None:
         """Replace the whole ``data`` of a task."""
         self._call("PATCH", f"/api/tasks/{task_id}/", json={"data": data})

@@ -23,8 +23,8 @@ from tam_backend.video.base import Reader
 OPEN_READERS = 4
 #: After a failure the same video is not tried again for this long.
 RETRY_SECONDS = 20.0
-#: Bytes of decoded frames that one reader keeps.
-READER_CACHE = 192 << 20
+#: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
+READER_CACHE = 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +67,25 @@ class VideoLibrary:
 
         Raises MediaError when it cannot be fetched or read.
         """
+        return self.shared(video).clone()
+
+    def shared(self, video: str) -> Reader:
+        """The library's own reader, for single frames; the caller does not close it. Otherwise as ``open``.
+
+        It remembers where it is and what it decoded, so that paging through a video decodes each frame once.
+        """
         with self._lock:
             video_lock = self._video_locks[video]
         with video_lock:
-            reader = self._readers.get(video)
+            with self._lock:
+                reader = self._readers.pop(video, None)
             if reader is None:
                 reader = self._open(video)
-                dropped = []
-                with self._lock:
-                    self._readers[video] = reader
-                    while len(self._readers) > OPEN_READERS:
-                        dropped.append(self._readers.popitem(last=False)[1])
-                for old in dropped:
-                    old.close()
-            else:
-                with self._lock:
-                    if video in self._readers:
-                        self._readers.move_to_end(video)
-            return reader.clone()
+            with self._lock:
+                self._readers[video] = reader
+                while len(self._readers) > OPEN_READERS:
+                    self._readers.popitem(last=False)  # not closed: someone may be reading from it
+            return reader
 
     def set_error(self, video: str, message: str) -> None:
         """Remember what is wrong with a video, for the picture that is shown in its place."""
@@ -108,7 +109,7 @@ class VideoLibrary:
             connection = self._connections.get(source.host) if source.host else None
             files = [self._file(video, i, url, connection) for i, url in enumerate(source.urls)]
             if source.kind == "images":
-                return open_images(files)
+                return open_images(files, cache_dir=self._root / "index")
             return open_video(files[0], cache_dir=self._root / "index", cache_bytes=READER_CACHE)
         except MediaError as e:
             self._failures[video] = (time.monotonic(), str(e))

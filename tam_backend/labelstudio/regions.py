@@ -6,7 +6,6 @@ size makes an annotation unsaveable. So nothing leaves that does not fit the con
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,14 +15,11 @@ from tam_backend.masks import encode_bitmask_url, encode_brush_rle
 from tam_backend.prompts import Mask
 
 
-def region_id(control: Control, label: str, frame: int) -> str:
-    """The id of our mask of one object on one frame of a task: always the same, so that a new mask replaces it."""
-    name = hashlib.blake2b(f"{control.name}/{label}".encode(), digest_size=4).hexdigest()
-    return f"tam-{name}-{frame:05d}"
-
-
 def mask_region(control: Control, label: str, frame: int, mask: Mask, score: float, meta: dict[str, Any]) -> Json:
-    """A brush or bitmask region. frame: ``item_index``; mask: HxW bool, not empty; score in [0, 1]."""
+    """A brush or bitmask region. frame: ``item_index``; mask: HxW bool, not empty; score in [0, 1].
+
+    ``meta.object`` keeps the label: the editor gives suggestions the label that happens to be selected when they come.
+    """
     height, width = mask.shape
     value: Json = {control.type: [label]}
     if control.type == "brushlabels":
@@ -31,7 +27,7 @@ def mask_region(control: Control, label: str, frame: int, mask: Mask, score: flo
     else:
         value |= {"imageDataURL": encode_bitmask_url(mask)}
     return {
-        "id": region_id(control, label, frame),
+        "id": control.region_id(label, frame),
         "from_name": control.name,
         "to_name": control.image,
         "type": control.type,
@@ -41,7 +37,7 @@ def mask_region(control: Control, label: str, frame: int, mask: Mask, score: flo
         "original_height": height,
         "image_rotation": 0,
         "score": round(score, 4),
-        "meta": meta,
+        "meta": {"object": label} | meta,
         "value": value,
     }
 
@@ -49,13 +45,14 @@ def mask_region(control: Control, label: str, frame: int, mask: Mask, score: flo
 def echo_point(point: Point) -> Json:
     """The clicked point, to be sent back: a smart point that is not echoed vanishes from the page.
 
-    It keeps its id; what it was (positive or negative) moves into ``meta``, where the editor keeps it.
+    It keeps its id; what it was (its object; positive or negative) moves into ``meta``, where the editor keeps it.
     """
     region = {k: v for k, v in point.region.items() if k not in ("is_positive", "parentID")}
     region["value"] = {k: v for k, v in point.region["value"].items() if k != "labels"}
-    region["value"].setdefault("keypointlabels", point.region["value"].get("labels"))
+    region["value"]["keypointlabels"] = [point.label]
     meta = point.region.get("meta")
     region["meta"] = (meta if isinstance(meta, dict) else {}) | {
+        "object": point.label,
         "is_positive": point.positive,
         "text": ["on the object" if point.positive else "not the object"],
     }

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from tam_backend.errors import BadInput
 from tam_backend.labelstudio.config import Control, LabelConfig
+from tam_backend.labelstudio.strokes import apply_strokes
 from tam_backend.masks import decode_bitmask_url, decode_brush_rle
 from tam_backend.prompts import Click, Mask
 
@@ -26,9 +29,10 @@ BY_HAND = frozenset({"manual", "prediction-changed"})
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One keypoint. frame: its ``item_index``. x, y: percent of the frame. new: it was clicked just now."""
+    """One keypoint. frame: its ``item_index``. x, y: percent of the frame. new: it was not answered yet."""
 
     id: str
+    label: str
     frame: int
     x: float
     y: float
@@ -47,8 +51,9 @@ class Point:
 class Ask:
     """One object for which masks are asked: its points, and the masks of it in the newest draft or annotation.
 
-    by_hand: frame -> regions a person drew or changed. ours: frame -> the region of ours that stands unchanged.
-    ids: what identifies the person's piece of work: point ids, and the draft or annotation that holds them.
+    by_hand: frame -> regions a person drew or changed. ours: frame -> the predicted region that stands unchanged.
+    strayed: points of other objects that carry this one's label by mistake (see ``_true_label``).
+    draft: name of the person's draft, "" if there is none yet.
     """
 
     label: str
@@ -57,7 +62,13 @@ class Ask:
     points: tuple[Point, ...]
     by_hand: Mapping[int, tuple[Json, ...]]
     ours: Mapping[int, Json]
-    ids: frozenset[str]
+    strayed: tuple[Point, ...] = ()
+    draft: str = ""
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The points' ids: they tell whose request this is."""
+        return frozenset(p.id for p in self.points)
 
     @property
     def new_points(self) -> tuple[Point, ...]:
@@ -75,22 +86,25 @@ def parse_asks(task: Json, context: Json, config: LabelConfig, frames: int) -> l
     frames: number of frames of the task. Raises BadInput naming the field that is wrong.
     """
     regions = _list(context.get("result", []), "params.context.result")
-    groups: dict[tuple[str, str], list[Point]] = {}
+    groups: dict[tuple[str, str], tuple[list[Point], list[Point]]] = {}
     for i, region in enumerate(regions):
         where = f"params.context.result[{i}]"
-        if _dict(region, where).get("type") != "keypointlabels":
-            continue
+        value = _dict(region, where).get("value")
+        if region.get("type") != "keypointlabels" or (isinstance(value, dict) and "rle" in value):
+            continue  # a second, stray result of a mask: see _true_label
         control = config.point_control(_text(region, "from_name", where))
-        label, point = _point(region, control, frames, where)
-        groups.setdefault((control.name, label), []).append(point)
+        shown_label, point = _point(region, control, frames, where)
+        groups.setdefault((control.name, shown_label), ([], []))[point.label != shown_label].append(point)
     asks = []
-    for (name, label), points in groups.items():
+    for (name, label), (points, strayed) in groups.items():
+        if not points:
+            continue
         point_control = config.point_control(name)
         mask_control = config.mask_control(point_control, label)
-        source, work = _newest_work(task, {p.id for p in points})
+        source, work = newest_work(task, {p.id for p in points})
         by_hand, ours = _masks(work, mask_control, label, frames)
-        ids = {"point:" + p.id for p in points} | ({source} if source else set())
-        asks.append(Ask(label, point_control, mask_control, tuple(points), by_hand, ours, frozenset(ids)))
+        draft = source if source.startswith("draft") else ""
+        asks.append(Ask(label, point_control, mask_control, tuple(points), by_hand, ours, tuple(strayed), draft))
     return asks
 
 
@@ -99,11 +113,15 @@ def decode_region_mask(region: Json, height: int, width: int) -> Mask:
     where = f"region {region.get('id')!r}"
     check_size(region, height, width, where)
     value = _dict(region.get("value"), f"{where}.value")
-    if "rle" in value:
-        return decode_brush_rle(value["rle"], (height, width))
-    if isinstance(url := value.get("imageDataURL"), str):
-        return decode_bitmask_url(url, (height, width))
-    raise BadInput(f"{where} has neither value.rle nor value.imageDataURL")
+    if not is_mask(region):
+        raise BadInput(f"{where} has no mask: no value.rle, value.touches or value.imageDataURL")
+    if isinstance(url := value.get("imageDataURL") or value.get("maskDataURL"), str):
+        mask = decode_bitmask_url(url, (height, width))
+    elif "rle" in value:
+        mask = decode_brush_rle(value["rle"], (height, width))
+    else:
+        mask = np.zeros((height, width), bool)
+    return apply_strokes(mask, value["touches"], f"{where}.value") if value.get("touches") else mask
 
 
 def check_size(region: Json, height: int, width: int, where: str) -> None:
@@ -116,6 +134,23 @@ def check_size(region: Json, height: int, width: int, where: str) -> None:
         )
     if region.get("image_rotation", 0) != 0:
         raise BadInput(f"{where} is on a rotated picture: turn it back upright in Label Studio and click again")
+
+
+def is_mask(region: Json) -> bool:
+    """Whether a region holds a mask: as pixels, or as brush strokes."""
+    value = region.get("value")
+    return isinstance(value, dict) and not {"rle", "touches", "imageDataURL", "maskDataURL"}.isdisjoint(value)
+
+
+def _true_label(region: Json, shown: str, labels: tuple[str, ...]) -> str:
+    """The object a point of ours belongs to.
+
+    When answers arrive, the editor (1.23.2) gives every region in them the label that is selected at that moment: it
+    relabels points, and adds second results of the wrong type to masks. What we noted in ``meta`` tells the truth.
+    """
+    meta = region.get("meta")
+    noted = meta.get("object") if isinstance(meta, dict) else None
+    return noted if noted in labels else shown
 
 
 def _point(region: Json, control: Control, frames: int, where: str) -> tuple[str, Point]:
@@ -140,17 +175,23 @@ def _point(region: Json, control: Control, frames: int, where: str) -> tuple[str
     if not isinstance(positive, bool):
         raise BadInput(f"{where}.is_positive must be true or false, not {positive!r:.40}")
     point = Point(
-        id=_text(region, "id", where), frame=_frame(region, frames, where), x=percent[0], y=percent[1],
-        positive=positive, new=new, region=region,
-    )  # fmt: skip
+        id=_text(region, "id", where),
+        label=_true_label(region, label, control.labels),
+        frame=_frame(region, frames, where),
+        x=percent[0],
+        y=percent[1],
+        positive=positive,
+        new=new,
+        region=region,
+    )
     return label, point
 
 
-def _newest_work(task: Json, point_ids: set[str]) -> tuple[str, list[Json]]:
+def newest_work(task: Json, point_ids: set[str]) -> tuple[str, list[Json]]:
     """The person's newest saved regions and a name for where they are: ``("draft:3", regions)``.
 
     Drafts and annotations of other people may come along. One that holds points of this request is the person's own
-    for sure, so those go first; among equals the latest change wins.
+    for sure, so those go first; among equals the latest change wins. Skipped annotations do not count.
     """
     best: tuple[tuple[bool, datetime], str, list[Json]] | None = None
     for kind in ("drafts", "annotations"):
@@ -170,17 +211,18 @@ def _masks(
 ) -> tuple[dict[int, tuple[Json, ...]], dict[int, Json]]:
     by_hand: dict[int, tuple[Json, ...]] = {}
     ours: dict[int, Json] = {}
+    work = [r for r in work if r.get("type") == control.type and r.get("to_name") == control.image and is_mask(r)]
     for region in work:
-        value = region.get("value")
-        if region.get("type") != control.type or not isinstance(value, dict) or region.get("to_name") != control.image:
-            continue
-        if label not in (value.get(control.type) or []):
-            continue
-        frame = _frame(region, frames, f"region {region.get('id')!r}")
+        where = f"region {region.get('id')!r}"
+        frame = _frame(region, frames, where)
+        shown = _list(region["value"].get(control.type) or [], f"{where}.value.{control.type}")
         if region.get("origin", "manual") in BY_HAND:
-            by_hand[frame] = (*by_hand.get(frame, ()), region)
+            if label in shown:
+                by_hand[frame] = (*by_hand.get(frame, ()), region)
         else:
-            ours[frame] = region
+            owners = [known for known in control.labels if control.region_id(known, frame) == region.get("id")]
+            if label in (owners or shown):  # ours may have strayed: see _true_label
+                ours[frame] = region
     return by_hand, ours
 
 

@@ -36,18 +36,14 @@ class FrameServer:
         cached = self._cache.get(key)
         if cached is not None:
             return bytes(cached)
-        reader = self._library.open(video)
-        try:
-            if not 0 <= index < len(reader):
-                return None
-            caption = None
-            if self._settings.frame_caption:
-                seconds = reader.time(index)
-                clock = f"{int(seconds // 60)}:{seconds % 60:06.3f}"
-                caption = f"frame {index} of 0-{len(reader) - 1}   {clock}"
-            data = encode_jpeg(reader[index], quality=self._settings.frame_quality, caption=caption)
-        finally:
-            reader.close()
+        reader = self._library.shared(video)
+        if not 0 <= index < len(reader):
+            return None
+        caption = None
+        if self._settings.frame_caption:
+            seconds = reader.time(index)
+            caption = f"frame {index} of 0-{len(reader) - 1}   {int(seconds // 60)}:{seconds % 60:06.3f}"
+        data = encode_jpeg(reader[index], quality=self._settings.frame_quality, caption=caption)
         self._cache.set(key, data)
         return data
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 _DIGEST_SIZE = 16
@@ -52,11 +53,15 @@ class FileStore:
         return self._folder / name[:2] / name[2:]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that whoever reads it, now or after a crash of this process, sees the old or the new content."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file so that whoever reads it, now or after a crash of this process, sees the old or the new content.
+
+    content: all of it, or pieces, which are made while the file is written.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,7 @@ class _Track:
 
 def track_objects(
     tracker: Tracker, objects: Mapping[int, Mapping[int, Anchor]], focus: int
-) -> Iterator[TrackedFrame | ObjectsFrame]:
+) -> Generator[TrackedFrame | ObjectsFrame, None, None]:
     """Track objects (id -> frame -> anchor) through the range of frames of ``tracker``.
 
     Yields a TrackedFrame after each step of one object, so that the caller can stop or count there, and an ObjectsFrame

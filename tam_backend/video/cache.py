@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -21,6 +22,7 @@ from av.video.frame import VideoFrame
 
 from tam_backend.errors import MediaError
 from tam_backend.video.index import Index
+from tam_backend.video.pixels import Orientation
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +123,13 @@ def _changed(path: Path) -> tuple[float, float]:
 def load_index(cache_dir: Path, key: str) -> Index | None:
     """The stored index of a content, or None if there is none of this version or it is unreadable."""
     try:
-        with np.load(_index_path(cache_dir, key), allow_pickle=False) as stored:
+        with _index_path(cache_dir, key).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             facts = json.loads(bytes(stored["facts"]))
             if facts.pop("made_by") != _maker():
                 return None
             arrays = {name: stored[name] for name in _ARRAYS}
-            index = Index(**arrays, **facts)
+            how = Orientation(*facts.pop("orientation"))
+            index = Index(**arrays, **facts, orientation=how)
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile):
         return None
     return index if _is_sound(index) else None
@@ -135,6 +138,7 @@ def load_index(cache_dir: Path, key: str) -> Index | None:
 def save_index(cache_dir: Path, key: str, index: Index) -> None:
     """Store an index; a folder that cannot be written costs time, not correctness, and is only logged."""
     facts = {name: getattr(index, name) for name in ("width", "height", "warning", "verified", "damaged")}
+    facts["orientation"] = astuple(index.orientation)
     facts["made_by"] = _maker()
     buffer = io.BytesIO()
     arrays = {name: getattr(index, name) for name in _ARRAYS}

@@ -17,7 +17,8 @@ from tam_backend.errors import MediaError
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,obu,h264,hevc,m4v,gif"
 _NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 DEFAULT_MAX_PIXELS = 64_000_000
-_GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: it invents wrong timestamps for AVI files with B-frames
+_ALIGNMENT = 64 << 16  # FFmpeg compares its limit with rows of up to 63 more pixels, and there are at most 65,535 rows
+_GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, set by PyAV: it invents timestamps, for AVI files with B-frames wrong ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ def open_stream(path: Path, limits: Limits, *, frame_threads: bool = True) -> tu
         container.close()
         raise
     context = stream.codec_context
-    # The limit also holds for a size that changes inside the stream.
-    context.options = {"max_pixels": str(limits.max_pixels)}
+    # The limit also holds, roughly, for a size that changes inside the stream.
+    context.options = {"max_pixels": str(limits.max_pixels + _ALIGNMENT)}
     context.thread_count = limits.threads
     stream.thread_type = "AUTO" if frame_threads else "SLICE"
     return container, stream
@@ -78,7 +79,7 @@ def _open_container(path: Path, limits: Limits) -> InputContainer:
             options={
                 "format_whitelist": _FORMATS,
                 "protocol_whitelist": "file",
-                "max_pixels": str(limits.max_pixels),
+                "max_pixels": str(limits.max_pixels + _ALIGNMENT),
             },
             metadata_errors="replace",
         )

@@ -42,7 +42,6 @@ class Decoder:
         self._next_packet = 0
         self._floor = 0  # frames below it are not put out
         self._drained = True
-        self._taken_packet = -1
         self._taken = -1  # the last frame that came out of the decoder
         self.last = -1  # the last frame that was read
         self.packets_decoded = 0
@@ -62,7 +61,7 @@ class Decoder:
     def read(self) -> tuple[int, VideoFrame] | None:
         """The next frame in presentation order with its index, or None at the end. Damaged frames are missing.
 
-        Raises MediaError if the file is not the one that was indexed, or what comes out contradicts the index.
+        Raises MediaError if the file is not the one that was indexed.
         """
         while not self._ready:
             packet = next(self._packets, None)
@@ -98,30 +97,32 @@ class Decoder:
         try:
             frames = decode_numbered(self._stream, packet, self._next_packet - 1)
         except av.error.FFmpegError:
-            if self._frame_threads:
-                # Frame threads make what comes out after an error depend on chance: from here on without them.
-                self._frame_threads = False
-                self.close()
-                self._again()
-            return
+            frames = []
+            self._distrust_threads()
         for frame in frames:
             self._take(frame)
+        if self._drained and self._taken < len(self._index) - 1:
+            self._distrust_threads()
+
+    def _distrust_threads(self) -> None:
+        """A frame is missing: with frame threads what else is lost depends on chance, so from here on without them."""
+        if self._frame_threads:
+            self._frame_threads = False
+            self.close()
+            self._again()
 
     def _take(self, frame: VideoFrame) -> None:
         number = frame.pts
         if number is None or not 0 <= number < len(self._index.pts):
             return
         place = int(self._index.frame_of_packet[number])
-        if number == self._taken_packet:
-            place = self._taken + 1  # a packet that holds several frames
-        if place < self._floor:
-            return
         if place <= self._taken:
-            raise MediaError(
-                f"the timestamps of {self._path.name} contradict the order of its pictures; open it with verify=True"
-            )
-        self._taken, self._taken_packet = place, number
-        self._ready.append((place, frame))
+            # A damaged file can show a picture again. What else comes too late is not in the index: it is left out.
+            later = np.flatnonzero(self._index.packet[self._taken + 1 :] == number)
+            place = self._taken + 1 + int(later[0]) if len(later) else -1
+        if place >= self._floor:
+            self._taken = place
+            self._ready.append((place, frame))
 
     def _start(self, entry: int) -> None:
         self._ready.clear()
@@ -129,9 +130,8 @@ class Decoder:
         # Frames shown before the entry come out incomplete, if at all: what they refer to was not decoded.
         self._floor = max(0, int(self._index.frame_of_packet[entry])) if entry else 0
         self.last = self._taken = self._floor - 1
-        self._taken_packet = -1
         self._drained = False
-        if not entry or not self._seek(entry):
+        if not self._seek(entry):
             self._open()
             self._packets = islice(self._packets, entry, None)
         self._next_packet = entry
@@ -150,8 +150,12 @@ class Decoder:
         self._drained = False
 
     def _seek(self, entry: int) -> bool:
-        """Go to a packet; False if the container cannot do it."""
-        if not self._seekable:
+        """Go to a packet; False if the container cannot do it, or is at its beginning already.
+
+        Opening the file again would do as well for the first packet, but each decoder has a pool of memory of its own,
+        which is not freed before the last of its frames is.
+        """
+        if not self._seekable or (self._container is None and not entry):
             return False
         if self._container is None:
             self._open()

@@ -28,7 +28,7 @@ class ImageHeader:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        return (self.height, self.width) if self.orientation.transpose else (self.width, self.height)
+        return self.orientation.size(self.width, self.height)
 
 
 def read_image_header(path: Path) -> ImageHeader:

@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from tam_backend.video.pixels import Orientation
+
 Ints = npt.NDArray[np.int64]
 NONE = np.iinfo(np.int64).min  # a timestamp or position that the container does not give
 
@@ -19,8 +21,8 @@ class Index:
     pts, dts, pos, size: (P,) as the container gives them, in units of the stream's time base and in bytes.
     packet: (F,) the packet that holds the frame. start: (F,) the packet from which decoding must start so that the
     frame comes out exactly as in decoding from the beginning. times: (F,) float64 seconds, 0 for the first frame.
-    width, height: of the first frame as it is shown. warning: what is missing, in a sentence, or None.
-    verified: made by decoding everything. damaged: decoding reported errors.
+    width, height, orientation: of the first frame, the size as it is shown. warning: what is missing, in a sentence,
+    or None. verified: made by decoding everything. damaged: decoding reported errors.
     """
 
     pts: Ints
@@ -32,6 +34,7 @@ class Index:
     times: npt.NDArray[np.float64]
     width: int
     height: int
+    orientation: Orientation
     warning: str | None
     verified: bool
     damaged: bool

@@ -28,6 +28,10 @@ class Orientation:
     flip_x: bool = False
     flip_y: bool = False
 
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """The size as shown of an image of this size as stored, and the other way round."""
+        return (height, width) if self.transpose else (width, height)
+
     def apply(self, image: npt.NDArray[Any]) -> Frame:
         """image: HxWx3 uint8. Returns the image itself where nothing is to be done."""
         turned: npt.NDArray[Any] = image
@@ -55,7 +59,8 @@ def orientation(frame: VideoFrame) -> Orientation:
     """From the display matrix of a frame, the nearest of the eight ways to turn and mirror a rectangle.
 
     The matrix maps a pixel (x, y) to (a x + c y, b x + d y), x to the right and y downwards (ISO/IEC 14496-12 8.3.2).
-    Viewers turn by multiples of 90 degrees only, and so do we.
+    Viewers turn by multiples of 90 degrees only, and so do we. Looking at a frame's side data makes it part of a
+    reference cycle, whose memory only the garbage collector frees: ask this of the first frame, not of every frame.
     """
     side_data: Any = frame.side_data  # PyAV's own annotation describes another type
     if Type.DISPLAYMATRIX not in side_data:
@@ -66,28 +71,21 @@ def orientation(frame: VideoFrame) -> Orientation:
     return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)
 
 
-def shown_size(frame: VideoFrame) -> tuple[int, int]:
-    """Width and height of a frame as it is shown."""
-    if orientation(frame).transpose:
-        return frame.height, frame.width
-    return frame.width, frame.height
-
-
 class RgbConverter:
-    """Converts frames to RGB of one size. Not thread-safe.
+    """Converts frames to RGB of one size (as they are shown) and one orientation. Not thread-safe.
 
     A frame of another size is scaled. Pixels are as they are stored: a pixel aspect ratio other than 1 is not applied,
     and high dynamic range is not tone mapped.
     """
 
-    def __init__(self, width: int, height: int) -> None:
-        self._size = width, height
+    def __init__(self, width: int, height: int, how: Orientation) -> None:
+        self._stored_size = how.size(width, height)
+        self._orientation = how
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> Frame:
         """HxWx3 uint8 full-range RGB in memory of its own."""
-        how = orientation(frame)
-        width, height = reversed(self._size) if how.transpose else self._size
+        width, height = self._stored_size
         matrix = None if frame.format.is_rgb else self._matrix(frame)
         rgb = self._reformatter.reformat(
             frame,
@@ -99,9 +97,9 @@ class RgbConverter:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        image = how.apply(rgb.to_ndarray())
-        # Without a copy the array could be a view of the decoder's own buffer.
-        return np.array(image) if how == Orientation() else np.ascontiguousarray(image)
+        image = self._orientation.apply(rgb.to_ndarray())
+        # Unless it was turned, the array may be a view of the decoder's own buffer.
+        return np.array(image) if self._orientation == Orientation() else image
 
     @staticmethod
     def _matrix(frame: VideoFrame) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
 
+import av.error
 from av.video.frame import VideoFrame
 
 from tam_backend.errors import MediaError
@@ -28,7 +29,8 @@ class VideoReader:
 
     Reading forward decodes every frame once and never seeks. Any other frame costs at most the decoding of its group
     of pictures, so does walking backward, where the decoded frames are kept as far as cache_bytes allows: a group that
-    does not fit is decoded again for every stretch that does. All frames have the size of the first one.
+    does not fit is decoded again for every stretch that does. All frames have the size and the
+    orientation of the first one.
     """
 
     def __init__(self, path: Path, index: Index, key: str, limits: Limits, cache_bytes: int) -> None:
@@ -39,7 +41,7 @@ class VideoReader:
         self._cache_bytes = cache_bytes
         self._cache = FrameCache(cache_bytes)
         self._decoder = Decoder(path, index, limits)
-        self._to_rgb = RgbConverter(index.width, index.height)
+        self._to_rgb = RgbConverter(index.width, index.height, index.orientation)
         self._lock = threading.Lock()
         self._damaged: set[int] = set()
         self._closed = False
@@ -92,7 +94,12 @@ class VideoReader:
         """
         place = self._place(index)
         with self._lock:
-            return self._to_rgb(self._decoded(place))
+            frame = self._decoded(place)
+            try:
+                return self._to_rgb(frame)
+            except (av.error.FFmpegError, ValueError):
+                kind = f"{frame.width}x{frame.height} pixels of the format {frame.format.name}"
+                raise MediaError(f"frame {place} of {self._path.name}, {kind}, cannot be converted to RGB") from None
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[i] for i in range(len(self)))
@@ -172,7 +179,9 @@ def open_video(
     that is decoded. verify: index by decoding everything, even if the file looks as if its packets can be believed.
 
     Raises MediaError in plain words: no such file, empty, not a video, no video stream, unsupported codec, too large,
-    nothing decodable. A file of which only a part can be read gives that part; `warning` says what is missing.
+    nothing decodable. A file of which only a part can be read gives that part; `warning` says what is missing. A frame
+    that fails only when it is read raises MediaError then; the frames after it can be read. Pictures that the decoder
+    mends instead of refusing come as it mends them, which can depend on what was decoded before.
     """
     path = Path(path)
     limits = Limits(threads, max_pixels)

@@ -34,7 +34,7 @@ from tam_backend.errors import MediaError
 from tam_backend.video.bitstream import Content, inspector
 from tam_backend.video.container import Limits, is_isom, is_matroska, open_stream
 from tam_backend.video.index import NONE, Index, Ints, starts
-from tam_backend.video.pixels import shown_size
+from tam_backend.video.pixels import orientation
 
 _PROBE = 32  # frames decoded to check a prediction
 _MAX_PACKETS = 4_000_000  # 18 hours at 60 frames per second
@@ -44,13 +44,14 @@ _DURATION_TOLERANCE = 0.5  # seconds by which a file may end before the duration
 def coded_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """The packets of a stream that hold data, until the end or until the file cannot be read on.
 
-    Empty packets (a dropped frame in AVI) would tell the decoder that the stream has ended.
+    Empty packets (a dropped frame in AVI) would tell the decoder that the stream has ended. PyAV raises IndexError
+    behind the last packet of a file in which streams appeared on the way.
     """
     try:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, IndexError):
         return
 
 
@@ -63,7 +64,7 @@ def decode_numbered(stream: VideoStream, packet: Packet[VideoStream] | None, num
     the container's timestamps cannot. Raises av.error.FFmpegError.
     """
     if packet is not None:
-        packet.pts = packet.dts = number
+        packet.pts = number
     return stream.codec_context.decode(packet)
 
 
@@ -79,16 +80,20 @@ def build_index(path: Path, limits: Limits, *, verify: bool = False) -> Index:
         verified = not probe.clean or probe.interlaced or probe.order != order[:_PROBE]
     if verified:
         probe = _decode(path, limits, frame_threads=True)
-        if not probe.clean:
-            # Frame threads make what is left after an error depend on chance.
+        if not probe.clean or len(probe.order) < len(scan.pts):
+            # With frame threads what is left after an error depends on chance, and one at the end goes unreported.
             probe = _decode(path, limits, frame_threads=False)
         order = probe.order
     assert order is not None
     if probe.first is None:
-        raise MediaError(f"no frame of {path.name} can be decoded: it is damaged, or its codec is not supported here")
+        raise MediaError(
+            f"no frame of {path.name} can be decoded: it is damaged, its codec is not supported here, "
+            f"or its frames have more than {limits.max_pixels / 1e6:g} million pixels"
+        )
     packet = np.array(order, np.int64)
     entries = [e for e in scan.entries if scan.judged or e in probe.key_frames]
-    width, height = shown_size(probe.first)
+    how = orientation(probe.first)
+    width, height = how.size(probe.first.width, probe.first.height)
     return Index(
         pts=np.array(scan.pts, np.int64),
         dts=np.array(scan.dts, np.int64),
@@ -99,6 +104,7 @@ def build_index(path: Path, limits: Limits, *, verify: bool = False) -> Index:
         times=scan.times(packet),
         width=width,
         height=height,
+        orientation=how,
         warning=_warning(scan, len(order), probe.errors if verified else 0),
         verified=verified,
         damaged=not probe.clean,
@@ -111,7 +117,7 @@ class _Scan:
 
     indexed_container: rule 1. reorders: the decoder puts frames out in another order than it gets them. judged: the
     codec's packets can be inspected. suspicious: a packet broke rule 2 or 3, or reading failed. dropped: empty packets.
-    lost: about how many frames are missing at the end of the file.
+    announced: about how many packets there would be if the file did not end early, 0 if it does not.
     """
 
     time_base: float
@@ -126,7 +132,7 @@ class _Scan:
     entries: list[int] = field(default_factory=list)
     suspicious: bool = False
     dropped: int = 0
-    lost: int = 0
+    announced: int = 0
 
     def predict(self) -> list[int] | None:
         """Packets in presentation order, or None if the packets cannot be believed."""
@@ -167,7 +173,7 @@ def _scan(path: Path, limits: Limits) -> _Scan:
                 other.discard = Discard.default  # the declared duration is that of the longest stream
         end = 0.0  # of the packets of all streams, seconds
         try:
-            for packet in container.demux():
+            for packet in container.demux(*container.streams):
                 stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is not None:
                     end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
@@ -179,9 +185,9 @@ def _scan(path: Path, limits: Limits) -> _Scan:
                     scan.dropped += 1
                 if len(scan.pts) > _MAX_PACKETS:
                     raise MediaError(f"{path.name} has more than {_MAX_PACKETS} frames")
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, IndexError):
             scan.suspicious = True
-        scan.lost = _lost(path, container, stream, scan, end)
+        scan.announced = _announced(path, container, stream, scan, end)
     return scan
 
 
@@ -202,25 +208,25 @@ def _add(scan: _Scan, packet: Packet, inspect: Callable[[memoryview], Content] |
     scan.size.append(packet.size)
 
 
-def _lost(path: Path, container: InputContainer, stream: VideoStream, scan: _Scan, end: float) -> int:
-    """About how many frames are missing because the file ends before what its headers announce."""
+def _announced(path: Path, container: InputContainer, stream: VideoStream, scan: _Scan, end: float) -> int:
     packets = len(scan.pts)
     if is_isom(container):
         file_size = path.stat().st_size
-        return sum(entry.pos + entry.size > file_size for entry in stream.index_entries)
-    if container.format.name == "avi":
-        return max(0, stream.frames - packets - scan.dropped)
-    if is_matroska(container) and container.duration and end > 0:
+        if any(entry.pos + entry.size > file_size for entry in stream.index_entries):
+            return len(stream.index_entries)
+    elif container.format.name == "avi":
+        return stream.frames if stream.frames > packets + scan.dropped else 0
+    elif is_matroska(container) and container.duration and end > 0:
         declared = container.duration / 1_000_000
         if declared - end > _DURATION_TOLERANCE:
-            return round(packets * (declared - end) / end)
+            return round(packets * declared / end)
     return 0
 
 
 def _warning(scan: _Scan, frames: int, errors: int) -> str | None:
     parts = []
-    if scan.lost:
-        parts.append(f"the file ends early: {frames} of about {frames + scan.lost} frames could be read")
+    if scan.announced > frames:
+        parts.append(f"the file ends early: {frames} of about {scan.announced} frames could be read")
     if errors:
         parts.append(f"the file is damaged: {errors} of its {len(scan.pts)} coded pictures could not be decoded")
     return "; ".join(parts) or None

@@ -21,7 +21,10 @@ from tam_backend.video.base import Frame
 
 _HD_HEIGHT = 720
 _BT709, _BT601 = 1, 6  # in ITU-T H.273 the same number names the matrix, the primaries and the transfer function
-_CODECS = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qscale": "3"}}
+_CODECS = {
+    "libx264": {"crf": "20", "preset": "veryfast"},
+    "mpeg4": {"flags": "+qscale", "global_quality": str(3 * 118)},
+}
 
 
 class VideoWriter:
@@ -43,9 +46,9 @@ class VideoWriter:
         self._temporary = self._path.with_name(f".{self._path.stem}.{uuid4().hex[:8]}.part")
         if self._path.suffix.lower() != ".mp4":
             raise BadInput(f"a video is written as .mp4, not as {self._path.suffix or 'a file without an ending'}")
-        if not 0 < fps <= 1000:
-            raise BadInput(f"frames per second must be above 0 and at most 1000, not {fps}")
-        self._rate = Fraction(fps).limit_denominator(10_000)
+        if not 0.01 <= fps <= 1000:
+            raise BadInput(f"frames per second must be from 0.01 to 1000, not {fps}")
+        self._rate = Fraction(fps).limit_denominator(1001)  # exact for 30000/1001 and its like
         self._width, self._height = size
         if self._width < 1 or self._height < 1:
             raise BadInput(f"the size of a video must be at least 1x1, not {self._width}x{self._height}")
@@ -56,6 +59,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         try:
+            self._temporary.touch()  # FFmpeg opens the file only with the first frame
             self._container = av.open(str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"})
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{self._path.name} cannot be written: {error.strerror}") from None

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tam_backend.labelstudio.config import EXAMPLE, parse_label_config
-from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region, region_id
+from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
 from tam_backend.labelstudio.requests import decode_region_mask, parse_asks
 
 CONFIG = parse_label_config(EXAMPLE)
@@ -29,8 +29,8 @@ def test_mask_region_round_trip(config):
 
 def test_ids_are_stable_and_tell_objects_and_frames_apart():
     brush, bitmask = CONFIG.masks[0], BITMASK.masks[0]
-    assert region_id(brush, "Object 1", 3) == region_id(bitmask, "Object 1", 3)
-    ids = {region_id(brush, label, i) for label in ("Object 1", "Object 2") for i in range(50)}
+    assert brush.region_id("Object 1", 3) == bitmask.region_id("Object 1", 3)
+    ids = {brush.region_id(label, i) for label in ("Object 1", "Object 2") for i in range(50)}
     assert len(ids) == 100
 
 

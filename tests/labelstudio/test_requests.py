@@ -51,13 +51,13 @@ def test_draft_tells_what_is_by_hand_and_what_is_ours():
     assert set(ask.ours) == {
         r["item_index"] for r in regions if r["type"] == "brushlabels" and r["origin"] == "prediction"
     }
-    assert "draft:3" in ask.ids
-    assert "point:ouynPfk2D2" in ask.ids
+    assert ask.draft == "draft:3"
+    assert "ouynPfk2D2" in ask.ids
 
 
 def test_submitted_annotation_counts_like_a_draft():
     [ask] = asks_of(request_body("08_predict_interactive_on_submitted"))
-    assert "annotation:9" in ask.ids
+    assert ask.draft == ""  # it names the annotation, which others may have open too
     assert 0 in ask.ours
 
 
@@ -68,11 +68,11 @@ def test_newest_work_wins_and_own_work_wins_over_newer():
     other["result"] = [r for r in other["result"] if r["type"] == "brushlabels"]
     task["drafts"].append(other)
     [ask] = asks_of(body)
-    assert "draft:3" in ask.ids  # it holds this person's points
+    assert ask.draft == "draft:3"  # it holds this person's points
     for region in body["params"]["context"]["result"]:
         region["id"] += "x"
     [ask] = asks_of(body)
-    assert "draft:99" in ask.ids  # nothing says whose is whose: the latest change
+    assert ask.draft == "draft:99"  # nothing says whose is whose: the latest change
 
 
 def test_skipped_annotations_do_not_count():
@@ -156,5 +156,5 @@ def test_region_masks_decode(kind):
     np.testing.assert_array_equal(decode_region_mask(region, 6, 8), mask)
     with pytest.raises(BadInput, match="8x6"):
         decode_region_mask(region, 8, 8)
-    with pytest.raises(BadInput, match="neither"):
+    with pytest.raises(BadInput, match="no mask"):
         decode_region_mask(region | {"value": {}}, 6, 8)

@@ -200,3 +200,21 @@ def test_label_studio_down_is_no_fault_of_the_request(backend, label_studio):
     make_video(label_studio.root / "a.mp4", 3)
     assert backend.batch(task).status_code == 200
     assert len(label_studio.tasks[1]["data"]["frames"]) == 3
+
+
+def test_paging_through_decodes_each_frame_once(backend):
+    task = backend.uploaded(frames=30)
+    for url in task["data"]["frames"]:
+        assert backend.client.get(local(url)).status_code == 200
+    [reader] = backend.service.library._readers.values()
+    assert reader.packets_decoded == 30
+    assert reader.seeks <= 1
+
+
+def test_caption_is_drawn_when_asked_for(tmp_path, label_studio):
+    plain = Backend(tmp_path / "data", label_studio)
+    url = local(plain.uploaded()["data"]["frames"][3])
+    captioned = Backend(tmp_path / "data", label_studio, frame_caption=True)
+    without, with_caption = (decode(b.client.get(url).data).astype(int) for b in (plain, captioned))
+    assert np.abs(without - with_caption).max() > 50
+    assert np.abs(without - with_caption)[: 48 // 2].max() < 12 or np.abs(without - with_caption)[48 // 2 :].max() < 12

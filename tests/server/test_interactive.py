@@ -200,12 +200,74 @@ def test_an_overtaken_request_returns_only_its_own_point(backend):
     assert len(masks_of(slow.second)) == 12
 
 
-def test_another_person_or_object_does_not_overtake(backend):
+def test_another_person_does_not_overtake(backend):
     task = backend.uploaded()
     slow = Slow(backend, (task, point("p1", 4, 20, 24)), (task, point("x1", 4, 22, 24)))
     assert len(masks_of(slow.first)) == len(masks_of(slow.second)) == 12
-    slow = Slow(backend, (task, point("p2", 5, 20, 24)), (task, point("p3", 4, 22, 24, label=LABELS[1])))
-    assert len(masks_of(slow.first)) == len(masks_of(slow.second)) == 12
+
+
+def labels_of(response) -> set[str]:
+    return {r["value"][r["type"]][0] for r in regions_of(response)}
+
+
+def test_a_click_on_another_object_answers_for_both(backend, label_studio):
+    """The page drops the answer to the first click, and its point with it, when a second click was sent meanwhile."""
+    task = backend.uploaded()
+    one, two = point("p1", 5, 20, 24), point("p2", 4, 40, 24, label=LABELS[1])
+    label_studio.drafts = saved(one, two)  # saved while both were under way: one person's
+    slow = Slow(backend, (task, one), (task, two))
+    assert labels_of(slow.second) == set(LABELS)
+    regions = regions_of(slow.second)
+    assert {r["id"] for r in regions if r["type"] == "keypointlabels"} == {"p1", "p2"}
+    assert len(regions) == 2 + 12 + 12
+
+
+def test_a_known_draft_tells_at_once_whose_click_it_is(backend):
+    task = backend.uploaded()
+    one, two = point("p1", 5, 20, 24), point("p2", 4, 40, 24, label=LABELS[1])
+    old = point("p0", 5, 20, 24, new=False), point("q0", 4, 40, 24, new=False, label=LABELS[1])
+    task = task | {"drafts": saved(*old)}
+    slow = Slow(backend, (task, old[0], one), (task, old[1], two))
+    assert labels_of(slow.second) == set(LABELS)
+
+
+@pytest.mark.parametrize("evidence", ["two drafts", "no draft"])
+def test_another_persons_click_on_another_object_is_left_alone(backend, label_studio, monkeypatch, evidence):
+    monkeypatch.setattr("tam_backend.labelstudio.drafts.SAVED_WITHIN", 0.3)
+    task = backend.uploaded()
+    one, two = point("p1", 5, 20, 24), point("p2", 4, 40, 24, label=LABELS[1])
+    if evidence == "two drafts":
+        label_studio.drafts = saved(one, id=1) + saved(two, id=2)
+    slow = Slow(backend, (task, one), (task, two))
+    assert labels_of(slow.first) == {LABELS[0]}
+    assert labels_of(slow.second) == {LABELS[1]}
+    assert len(masks_of(slow.first)) == 12
+
+
+def test_labels_that_the_editor_mixed_up_are_healed(either):
+    task = either.uploaded()
+    p1 = point("p1", 4, 20, 24)
+    first = regions_of(either.click(task, p1))
+    strayed = copy.deepcopy(first)
+    for region in strayed:
+        region["value"][region["type"]] = [LABELS[1]]  # selected while the answer came
+    [echo] = [r for r in strayed if r["type"] == "keypointlabels"]
+    again = regions_of(either.click(task, echo, point("q1", 4, 50, 30, label=LABELS[1]), drafts=saved(*strayed)))
+    [healed] = [r for r in again if r["id"] == "p1"]
+    assert healed["value"]["keypointlabels"] == [LABELS[0]]
+    assert {r["value"][r["type"]][0] for r in again if r["id"] != "p1"} == {LABELS[1]}
+    for region in masks_of(either.click(task, p1, drafts=saved(*strayed))).values():
+        assert region["value"][region["type"]] == [LABELS[0]]
+    assert len(masks_of(either.click(task, p1, drafts=saved(*strayed)))) == 12
+
+
+def test_predictions_from_elsewhere_are_replaced_not_doubled(backend):
+    task = backend.uploaded()
+    control = parse_label_config(backend.config).masks[0]
+    other = mask_region(control, LABELS[0], 6, np.eye(48, 64, dtype=bool), 0.4, {}) | {"id": "imported"}
+    masks = masks_of(backend.click(task, point("p1", 4, 20, 24), drafts=saved(other)))
+    assert masks[6]["id"] == "imported"
+    assert masks[7]["id"] == control.region_id(LABELS[0], 7)
 
 
 def test_the_same_work_is_not_done_twice_for_identical_requests(backend):

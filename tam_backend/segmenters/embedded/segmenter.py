@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -27,6 +28,8 @@ ROUNDS = 4
 SPEED_SHARE = 0.55
 #: Speed at a click, in units of noise, from which motion begins to tell anything, and from which it has full weight.
 SPEED_SOME, SPEED_CLEAR = 2.0, 5.0
+#: Where motion tells nothing the search begins with a disc around the click; its radius as a share of the diagonal.
+START_SHARE = 0.08
 #: Colours of the object are learnt this share of its radius away from its edge, where the mask is surely right.
 CORE_SHARE, GAP_SHARE = 0.3, 0.1
 #: Weights of the evidence, in units of log odds, and where each is cut off.
@@ -34,6 +37,8 @@ MOTION_LIMIT = 2.0
 COLOUR_WEIGHT, COLOUR_LIMIT = 0.7, 2.5
 PRIOR_SHARE, PRIOR_LIMIT = 0.25, 1.5
 CLICK_WEIGHT, CLICK_REACH = 4.0, 8.0
+#: Colours next to a negative click count this many times over as background, out to this distance over the regions.
+REFUSED_WEIGHT, REFUSED_REACH = 4.0, 3.0
 #: Guided filter: radius in pixels of the flow's size and of the working size, and variance of flat image parts.
 RADIUS, FINE_RADIUS, FLAT = 5, 5, 1e-4
 #: Pixels around a click that are taken to be on the same side as the click.
@@ -45,7 +50,7 @@ class _View:
     """One frame at the size at which masks are searched."""
 
     lab: npt.NDArray[np.uint8]
-    bins: npt.NDArray[np.intp]
+    bins: npt.NDArray[np.uint16]
     speed: Array | None
     graph: RegionGraph
 
@@ -78,9 +83,9 @@ class EmbeddedSegmenter:
         prompts.validate(video.height, video.width)
         if not prompts.locates:
             raise BadInput("nothing says where the object is: give at least one positive click, a box or a mask")
-        _refuse_contradictions(prompts.clicks)
         if prompts.mask is not None:
             return Segmentation(prompts.mask, 1.0)
+        _refuse_contradictions(prompts.clicks)
         view = self._view(video, frame)
         hints = _hints(prompts, video, view)
         probability = _search(view, hints)
@@ -147,13 +152,13 @@ def _disks(points: tuple[Point, ...], radius: int, like: Region) -> Region:
 def _search(view: _View, hints: _Hints) -> Array:
     """Probability of the object, hxw, at the size of the view."""
     region, motion = _beginning(view, hints)
-    clicks = _click_evidence(view, hints)
+    clicks, refused = _click_evidence(view, hints), _refused(view, hints)
     guide = unit(view.lab)
     probability = region.astype(np.float32)
     for _ in range(ROUNDS):
         radius = max(1.0, float(np.sqrt(np.count_nonzero(region) / np.pi)))
         depth = signed_distance(region)
-        colour = _colours(view, hints, depth, radius).log_odds(view.bins)
+        colour = _colours(view, hints, refused, depth, radius).log_odds(view.bins)
         evidence = motion + COLOUR_WEIGHT * np.clip(colour, -COLOUR_LIMIT, COLOUR_LIMIT) + clicks
         evidence += np.clip(depth / (PRIOR_SHARE * radius), -PRIOR_LIMIT, PRIOR_LIMIT)
         estimate = _pinned(sigmoid(evidence), hints)
@@ -161,19 +166,20 @@ def _search(view: _View, hints: _Hints) -> Array:
         kept = _connected(estimate > 0.5, hints)
         if not kept.any():
             break
-        region, probability = kept, np.where(kept, estimate, np.minimum(estimate, 0.5)).astype(np.float32)
+        region, probability = kept, np.where(kept | (estimate <= 0.5), estimate, 0).astype(np.float32)
     return probability
 
 
 def _beginning(view: _View, hints: _Hints) -> tuple[Region, Array]:
     """Where the search begins, and log odds from motion."""
     region = hints.inside.copy()
-    none = np.zeros(view.bins.shape, np.float32)
-    motion = none
+    motion = np.zeros(view.bins.shape, np.float32)
     for number, (x, y) in enumerate(hints.positive):
         part, evidence = _moving(view, _around(view.speed, x, y), (x, y))
         if number == 0:
             motion = evidence
+            if part is None:
+                part = _disks(((x, y),), round(START_SHARE * math.hypot(*view.bins.shape)), hints.allowed)
         # A later click adds its own moving part, but not one that dwarfs what the earlier ones found.
         if part is not None and (number == 0 or np.count_nonzero(part) <= 2 * np.count_nonzero(region)):
             region |= part
@@ -182,6 +188,8 @@ def _beginning(view: _View, hints: _Hints) -> tuple[Region, Array]:
         part, motion = _moving(view, speed, None)
         region = hints.allowed if part is None else part & hints.allowed
     region &= hints.allowed & ~hints.outside
+    if hints.negative and hints.positive:
+        region &= (view.graph.distance(hints.positive) <= view.graph.distance(hints.negative)) | hints.inside
     return region, motion
 
 
@@ -217,11 +225,18 @@ def _click_evidence(view: _View, hints: _Hints) -> Array:
     return CLICK_WEIGHT * np.exp(-graph.distance(extra) / CLICK_REACH) if extra else none
 
 
-def _colours(view: _View, hints: _Hints, depth: Array, radius: float) -> ColourModel:
+def _refused(view: _View, hints: _Hints) -> Array:
+    """How much each pixel tells about the background because a negative click is near."""
+    if not hints.negative:
+        return np.zeros(view.bins.shape, np.float32)
+    return REFUSED_WEIGHT * np.exp(-view.graph.distance(hints.negative) / REFUSED_REACH)
+
+
+def _colours(view: _View, hints: _Hints, refused: Array, depth: Array, radius: float) -> ColourModel:
     core = depth > min(CORE_SHARE * radius, 0.4 * float(depth.max()))
     # Background close to the object tells more about where the object ends than background far away.
     ground = np.where(depth < -GAP_SHARE * radius, np.exp(depth / (7 * radius)), 0).astype(np.float32) + 1e-9
-    return ColourModel.learn(view.bins, (core | hints.inside).astype(np.float32), ground)
+    return ColourModel.learn(view.bins, (core | hints.inside).astype(np.float32), ground + refused)
 
 
 def _pinned(probability: Array, hints: _Hints) -> Array:

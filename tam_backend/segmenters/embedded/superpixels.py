@@ -38,7 +38,8 @@ def superpixels(lab: npt.NDArray[np.uint8], cell: int = CELL) -> Labels:
         best_y[flatter], best_x[flatter], best[flatter] = ny[flatter], nx[flatter], gradient[ny, nx][flatter]
     seeds = np.zeros((height, width), np.int32)
     seeds[best_y, best_x] = np.arange(1, rows * columns + 1, dtype=np.int32).reshape(rows, columns)
-    labels = np.asarray(cv2.watershed(smooth, seeds), np.int32)
+    labels = np.asarray(cv2.watershed(smooth, seeds.copy()), np.int32)
+    labels = np.where(seeds > 0, seeds, labels)  # a seed on the border would lose its label
     # The watershed leaves lines (-1), and always the border of the image, between regions: fill them from beside.
     while np.any(labels <= 0):
         padded = np.pad(labels, 1, constant_values=-1)

@@ -1,0 +1,30 @@
+# Thin names for scripts/dev.py, which needs nothing but Python: PYTHON scripts/dev.py COMMAND does the same.
+PYTHON ?= python3
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run serve demo test test-fast lint
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install:  ## install what is missing: .venv for the backend, .venv-ls for Label Studio
+	@$(PYTHON) scripts/dev.py install
+
+run:  ## Label Studio with a sample video and the backend, connected and ready to click
+	@$(PYTHON) scripts/dev.py run
+
+serve:  ## the backend alone (ARGS="--host 0.0.0.0 --port 9090")
+	@$(PYTHON) scripts/dev.py serve $(ARGS)
+
+demo:  ## track the sample video without Label Studio, and write an overlay video
+	@$(PYTHON) scripts/dev.py demo
+
+test:  ## all checks and tests, also those in a browser (ARGS go to pytest)
+	@$(PYTHON) scripts/dev.py test $(ARGS)
+
+test-fast:  ## all checks and tests but those in a browser (ARGS go to pytest)
+	@$(PYTHON) scripts/dev.py test-fast $(ARGS)
+
+lint:  ## style and types alone
+	@$(PYTHON) scripts/dev.py lint

@@ -1,0 +1,53 @@
+"""`test`: everything a change must pass, quickest first. `test-fast`: the same without a browser."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tamdev import ROOT, DevError
+from tamdev.environment import DEVELOPMENT, LABEL_STUDIO
+
+_DRIVER = ROOT / "tests" / "browser" / "js"
+
+
+def lint() -> int:
+    """Style and types."""
+    DEVELOPMENT.install()
+    _stage("ruff", [DEVELOPMENT.program("ruff"), "check", "."])
+    _stage("mypy", [DEVELOPMENT.program("mypy")])
+    _stage("mypy of scripts", [DEVELOPMENT.program("mypy"), "tamdev", "dev.py"], ROOT / "scripts")
+    return 0
+
+
+def test_fast(arguments: Sequence[str]) -> int:
+    """Lint, and all tests that need no browser."""
+    lint()
+    _stage("pytest", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", "not browser", *arguments])
+    return 0
+
+
+def test(arguments: Sequence[str]) -> int:
+    """Lint and all tests, those in the browser last."""
+    started = time.monotonic()
+    test_fast(arguments)
+    LABEL_STUDIO.install()
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DevError("the browser tests need node and npm (node 18 or newer), and there is no npm")
+    _stage("npm ci", [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], _DRIVER)
+    _stage("browser tests", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", "browser", *arguments])
+    print(f"All passed in {time.monotonic() - started:.0f} s.")
+    return 0
+
+
+def _stage(name: str, command: Sequence[str | Path], directory: Path = ROOT) -> None:
+    print(f"== {name}", flush=True)
+    started = time.monotonic()
+    code = subprocess.run([str(c) for c in command], cwd=directory).returncode
+    print(f"== {name}: {'ok' if code == 0 else f'failed (exit code {code})'}, {time.monotonic() - started:.0f} s")
+    if code:
+        raise DevError(f"{name} failed")

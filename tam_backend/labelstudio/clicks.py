@@ -1,0 +1,205 @@
+"""From an interactive request to the regions that answer it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Hashable, Iterator
+
+import numpy as np
+
+from tam_backend.engines import Engine
+from tam_backend.errors import BadInput
+from tam_backend.labelstudio.clips import Clip, ClipFiller
+from tam_backend.labelstudio.config import LabelConfig
+from tam_backend.labelstudio.connections import Connections
+from tam_backend.labelstudio.drafts import Drafts
+from tam_backend.labelstudio.library import VideoLibrary
+from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
+from tam_backend.labelstudio.requests import Ask, Json, Point, check_size, decode_region_mask, parse_asks
+from tam_backend.prompts import FramePrompts, Mask
+from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
+from tam_backend.sessions.seen import SeenMasks
+from tam_backend.tracking.store import BlobStore
+from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
+from tam_backend.video.base import Reader
+
+log = logging.getLogger(__name__)
+
+
+class ClickAnswers:
+    """Answers clicks. Thread-safe.
+
+    answer_seconds: how long one request may compute; what is finished then is sent, the rest comes with the next click.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        library: VideoLibrary,
+        clips: ClipFiller,
+        store: BlobStore,
+        connections: Connections,
+        answer_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._library = library
+        self._clips = clips
+        self._store = store
+        self._connections = connections
+        self._answer_seconds = answer_seconds
+        self._seen = SeenMasks(store)
+        self._pending: PendingRequests[Ask] = PendingRequests()
+        # Frames are computed one at a time: each uses all cores, and requests that take turns frame by frame all
+        # get their nearest frames soon.
+        self._compute = threading.Lock()
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return self._pending.running
+
+    def answer(self, task: Json, context: Json, config: LabelConfig, project: str, started: float) -> Json:
+        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the points.
+
+        started: time.monotonic() at which the request came. Raises BadInput or MediaError.
+        """
+        clip = self._clips.find(task["data"], config, self._connections.current())
+        frames = len(clip.frames)
+        asks = parse_asks(task, context, config, frames)
+        if not asks:
+            raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
+        work = (project, task.get("id"))
+        subject = frozenset((a.mask_control.name, a.label) for a in asks)
+        ids = frozenset[str]().union(*(a.ids for a in asks))
+        ticket = Ticket(work, subject, ids, asks[0].draft, asks)
+        siblings = self._pending.begin(ticket)
+        drafts = Drafts(self._connections.current(), task)
+        try:
+            reader = self._library.open(clip.video)
+            try:
+                deadline = started + self._answer_seconds
+                regions = self._objects(asks, ticket, clip, reader, deadline)
+                for ask in self._left_behind(ticket, siblings, drafts):
+                    ticket.work = [*ticket.work, ask]
+                    regions += self._objects([ask], ticket, clip, reader, max(deadline, time.monotonic() + 1))
+            finally:
+                reader.close()
+        finally:
+            self._pending.end(ticket)
+        if any("score" in r for r in regions):
+            # A draft is saved some seconds after a change, so a fix made just before the click was not in the request;
+            # a mask of ours with the same id would overwrite it.
+            fixed = drafts.by_hand(context, config, frames)
+            regions = [
+                r
+                for r in regions
+                if "score" not in r or (r["from_name"], r["value"][r["type"]][0], r["item_index"]) not in fixed
+            ]
+        check_regions(regions, config, frames)
+        score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
+        return {"result": regions, "score": score}
+
+    def _left_behind(self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts) -> list[Ask]:
+        """What older requests of the same person asked for other objects: the page will drop the answers to those."""
+        taken: list[Ask] = []
+        for sibling in siblings:
+            same = same_draft(sibling, ticket)
+            if same is None:
+                same = drafts.held_together(ticket.ids, sibling.ids)
+            if same:
+                sibling.overtake()
+                mine = {(a.mask_control.name, a.label) for a in (*ticket.work, *taken)}
+                taken += [a for a in sibling.work if (a.mask_control.name, a.label) not in mine]
+        return taken
+
+    def _objects(self, asks: list[Ask], ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> list[Json]:
+        """The regions for several objects: masks unless a newer request came, and the points in any case."""
+        regions: list[Json] = []
+        for ask in asks:
+            masks = list(self._masks(ask, ticket, clip, reader, deadline))
+            if not ticket.overtaken:
+                regions += masks
+            regions += [echo_point(p) for p in (*ask.new_points, *ask.strayed)]
+        return regions
+
+    def _masks(self, ask: Ask, ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> Iterator[Json]:
+        """The regions of one object that the page does not show yet, until the time is up or a newer request came."""
+        for point in ask.points:
+            check_size(point.region, reader.height, reader.width, f"point {point.id!r}")
+        with Tracker(self._engine, reader, clip.frames, self._store) as tracker:
+            anchors = self._anchors(ask, clip, reader, ticket.task, tracker)
+            if not anchors:
+                return
+            tracked = tracker.track(anchors, clip.frames[ask.focus])
+            try:
+                while not ticket.overtaken:
+                    with self._compute:
+                        frame = next(tracked, None)
+                    if frame is None:
+                        return
+                    region = self._region(ask, clip, frame)
+                    if region is not None:
+                        yield region
+                    if time.monotonic() > deadline:
+                        return
+            finally:
+                tracked.close()
+
+    def _region(self, ask: Ask, clip: Clip, tracked: TrackedFrame) -> Json | None:
+        """The region to send for a frame; None if a person's own mask is there, or nothing would change."""
+        index = tracked.frame - clip.frames.start
+        if index in ask.by_hand:
+            return None
+        mask = tracked.mask
+        if not mask.any():
+            return None
+        meta = {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
+        region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, meta)
+        shown = ask.ours.get(index)
+        if shown is not None:
+            if shown.get("value") == region["value"]:
+                return None
+            if isinstance(shown.get("id"), str):
+                region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled
+        return region
+
+    def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Hashable, tracker: Tracker) -> dict[int, Anchor]:
+        """What the person decided, frame of the video -> anchor: their own masks, and their clicks elsewhere."""
+        height, width = reader.height, reader.width
+        anchors: dict[int, Anchor] = {}
+        for index, regions in ask.by_hand.items():
+            mask = np.logical_or.reduce([decode_region_mask(r, height, width) for r in regions])
+            anchors[clip.frames[index]] = Anchor(FramePrompts(mask=mask))
+        clicked: dict[int, list[Point]] = {}
+        for point in ask.points:
+            if point.frame not in ask.by_hand:
+                clicked.setdefault(point.frame, []).append(point)
+        # Frames clicked for the first time come last: what they showed follows from the other ones.
+        for index, points in sorted(clicked.items(), key=lambda item: item[1][0].new):
+            prompts = FramePrompts(clicks=tuple(p.click(height, width) for p in points))
+            frame = clip.frames[index]
+            known, prior = self._seen.get(work, points[0].id)
+            if not known:
+                prior = self._shown(ask, index, frame, anchors, tracker, height, width)
+                self._seen.set(work, points[0].id, prior)
+            if prompts.locates or prior is not None:
+                anchors[frame] = Anchor(prompts, prior)
+        return anchors
+
+    def _shown(
+        self, ask: Ask, index: int, frame: int, anchors: dict[int, Anchor], tracker: Tracker, height: int, width: int
+    ) -> Mask | None:
+        """The mask that the page shows on a frame: that of our last answer, else the saved one. None if empty.
+
+        Our last answer goes first because the saved draft lags some seconds behind the page.
+        """
+        tracked = tracker.stored(anchors, frame)
+        if tracked is not None:
+            mask = tracked.mask
+        elif index in ask.ours:
+            mask = decode_region_mask(ask.ours[index], height, width)
+        else:
+            return None
+        return mask if mask.any() else None

@@ -1,0 +1,76 @@
+"""Requests under way, and which of them a newer one has made moot.
+
+Label Studio's page uses only the answer to the last request it sent. So a newer request on the same object overtakes
+the older one, whose computation stops; and one on another object of the same task takes the older one's object over,
+because nobody will look at the older one's answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ticket(Generic[T]):
+    """One request. subject: what it is about; ids: the points it carries; draft: the person's draft ("" if unknown).
+
+    work: what it asks for, and what it has taken over from older requests.
+    """
+
+    def __init__(self, task: Hashable, subject: Hashable, ids: frozenset[str], draft: str, work: list[T]) -> None:
+        self.task = task
+        self.subject = subject
+        self.ids = ids
+        self.draft = draft
+        self.work = work
+        self._overtaken = threading.Event()
+
+    @property
+    def overtaken(self) -> bool:
+        return self._overtaken.is_set()
+
+    def overtake(self) -> None:
+        self._overtaken.set()
+
+
+class PendingRequests(Generic[T]):
+    """Hands out tickets. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._tickets: list[Ticket[T]] = []
+        self._lock = threading.Lock()
+
+    def begin(self, ticket: Ticket[T]) -> list[Ticket[T]]:
+        """Enter a request. It overtakes older ones on the same subject that share a point or the draft with it.
+
+        Returns the older requests on other subjects of the same task. Whether they are the same person's, the caller
+        must find out (``same_draft`` may tell).
+        """
+        with self._lock:
+            siblings = []
+            for other in self._tickets:
+                if other.task != ticket.task:
+                    continue
+                if other.subject != ticket.subject:
+                    siblings.append(other)
+                elif other.ids & ticket.ids or same_draft(other, ticket):
+                    other.overtake()
+            self._tickets.append(ticket)
+        return siblings
+
+    def end(self, ticket: Ticket[T]) -> None:
+        with self._lock:
+            self._tickets.remove(ticket)
+
+    @property
+    def running(self) -> int:
+        with self._lock:
+            return sum(not t.overtaken for t in self._tickets)
+
+
+def same_draft(one: Ticket[T], other: Ticket[T]) -> bool | None:
+    """Whether two requests come from one person's draft; None if that is not known of both."""
+    return one.draft == other.draft if one.draft and other.draft else None
