@@ -15,6 +15,7 @@ from tam_backend.errors import BadInput, TamError
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
     "serve": "start the backend for Label Studio",
+    "checkpoints": "list, download and verify the published weights of SAM and XMem",
 }
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130

@@ -67,6 +67,14 @@ class Settings:
         Path.home() / ".tam", "TAM_DATA_DIR", Path, "Directory for downloaded videos, frame indexes and the secret."
     )
     engine: str = _option("embedded", "TAM_ENGINE", str, "Which engine tracks: embedded (no download, CPU).")
+    checkpoint_dir: Path = _option(
+        Path("checkpoints"), "TAM_CHECKPOINT_DIR", Path,
+        "Directory of the published weights. Files may be put there by hand.",
+    )  # fmt: skip
+    checkpoint_url: str = _option(
+        "", "TAM_CHECKPOINT_URL", _url,
+        "Base URL of a mirror that has the published weights under their file names. Empty: their publishers.",
+    )  # fmt: skip
     label_studio_url: str = _option(
         "", "TAM_LABEL_STUDIO_URL", _url,
         "Address of Label Studio as this server reaches it. Empty: the one Label Studio names when it connects.",

@@ -29,12 +29,14 @@ class FeatureStore:
     Two threads that ask for the same missing key compute it once: the second waits for the first. If the first fails,
     its error is its own (its reader may have been closed), and a waiting thread computes the value itself.
     A value larger than the whole bound is handed out but not kept.
+    ``hits`` counts what was held or computed by another thread meanwhile, ``misses`` what had to be computed.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
         if max_bytes < 0:
             raise BadInput(f"max_bytes must be 0 or more, got {max_bytes}")
         self.max_bytes = max_bytes
+        self.hits, self.misses = 0, 0
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, Sized] = OrderedDict()
         self._nbytes = 0
@@ -54,9 +56,11 @@ class FeatureStore:
             with self._lock:
                 if key in self._values:
                     self._values.move_to_end(key)
+                    self.hits += 1
                     return cast(T, self._values[key])
                 pending = self._computing.get(key)
                 if pending is None:
+                    self.misses += 1
                     done = self._computing[key] = threading.Event()
                     break
             pending.wait()

@@ -1,0 +1,194 @@
+"""XMem as a propagator: one object at a time, from its anchors outwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tam_backend.devices import DeviceError, out_of_memory, release_memory
+from tam_backend.features import FeatureStore
+from tam_backend.prompts import Mask
+from tam_backend.propagators.base import Propagated
+from tam_backend.propagators.xmem.config import XMemConfig
+from tam_backend.propagators.xmem.core import XMemCore
+from tam_backend.propagators.xmem.frames import EncodedFrame, InputSize, Size, to_input, to_plane, to_soft
+from tam_backend.propagators.xmem.network import XMem
+from tam_backend.video.base import Reader
+
+#: Enough for eight frames of 854x480. Objects and directions visit the same frames shortly after each other.
+CACHE_BYTES = 512 * 1024 * 1024
+
+#: A retry after memory ran out sees half the pixels.
+RETRY_AREA = 0.5
+
+LABEL = 1
+
+
+class XMemPropagator:
+    """The frame that a propagation begins at enters working memory and is kept; the other anchor is permanent memory.
+
+    What the network sees in a frame without regard to any object is computed once and shared through a cache by all
+    propagations of this propagator; it may be used from several threads.
+    """
+
+    name = "xmem"
+
+    def __init__(
+        self,
+        network: XMem,
+        config: XMemConfig | Mapping[str, Any] | None = None,
+        size: InputSize | None = None,
+        amp: bool | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        """amp: mixed precision on CUDA (None: yes); it has no effect on other devices."""
+        self.network = network
+        self.config = XMemConfig.of(config or {})
+        self.size = size or InputSize()
+        self.amp = network.device.type == "cuda" if amp is None else amp
+        self.frames = FeatureStore(cache_bytes)
+
+    def begin(
+        self,
+        video: Reader,
+        anchors: Mapping[int, Mask],
+        start: int,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> XMemPropagation:
+        return XMemPropagation(self, video, anchors, start, state)
+
+
+class XMemPropagation:
+    """One object on its way through a video in one direction.
+
+    When the device's memory runs out, the way from the anchor to the present frame is gone once more at half the
+    pixels, once; the masks that were handed out already stay as they are. DeviceError if that is not enough.
+    """
+
+    def __init__(
+        self,
+        propagator: XMemPropagator,
+        video: Reader,
+        anchors: Mapping[int, Mask],
+        start: int,
+        state: Mapping[str, npt.NDArray[Any]] | None,
+    ) -> None:
+        self._propagator, self._video = propagator, video
+        self._anchors = dict(sorted(anchors.items()))
+        self._origin = self._last = start
+        self._size = propagator.size.fit(video.height, video.width)
+        self._reduced = False
+        self._core: XMemCore | None = None
+        self._absent = not any(mask.any() for mask in anchors.values())
+        if self._absent:  # there is nothing to look for, and nothing to compute
+            return
+        if state is None:
+            self._guarded(start)
+            return
+        self._origin = int(state["origin"])
+        self._size = (int(state["size"][0]), int(state["size"][1]))
+        self._reduced = bool(state["reduced"])
+        self._core = self._new_core()
+        self._core.restore({n.removeprefix("core."): a for n, a in state.items() if n.startswith("core.")})
+
+    def step(self, frame: int) -> Propagated:
+        """See ``Propagation``. The quality is the mean certainty |2p - 1| of the pixels of the mask, p being their
+        probability; where the mask is empty, that of the pixel most like the object. Not calibrated yet."""
+        if self._absent:
+            self._last = frame
+            return Propagated(np.zeros((self._video.height, self._video.width), np.uint8), 1.0)
+        probability = self._guarded(frame)
+        self._last = frame
+        inside = probability >= 0.5
+        certainty = (2 * probability - 1).abs()
+        quality = certainty[inside].mean() if inside.any() else certainty.min()
+        soft = to_soft(probability, (self._video.height, self._video.width))
+        return Propagated(soft, float(quality))
+
+    def state(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Bit-exact on CPU. At 854x480 about 3.5 MB for every frame in working memory and 2.5 KB for every element of
+        long-term memory: 35 to 65 MB."""
+        arrays = {
+            "origin": np.array(self._origin, np.int64),
+            "size": np.array(self._size, np.int64),
+            "reduced": np.array(self._reduced),
+        }
+        if self._core is not None:
+            arrays |= {f"core.{name}": array for name, array in self._core.state().items()}
+        return arrays
+
+    def _guarded(self, frame: int) -> Tensor:
+        """Probability of the object on a frame, hxw at the network's size; at a smaller size if memory runs out."""
+        try:
+            return self._go_to(frame)
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e):
+                raise
+        # outside the except clause, so that the error does not keep the failed step's tensors alive
+        self._drop()
+        if not self._reduced:
+            self._reduced, self._size = True, _smaller(self._size)
+            try:
+                return self._go_to(frame)
+            except (RuntimeError, MemoryError) as e:
+                if not out_of_memory(e):
+                    raise
+            self._drop()
+        height, width = self._size
+        raise DeviceError(
+            f"not enough memory on {self._propagator.network.device} for this video, even at {width}x{height}. "
+            "Choose a smaller size, end other programs that use the device, or run on cpu"
+        )
+
+    def _go_to(self, frame: int) -> Tensor:
+        """Step to a frame; with nothing in memory (any more), all the way from the anchor."""
+        if self._core is None:
+            core = self._new_core()
+            core.set_all_labels([LABEL])
+            probability = self._enter(core)
+            direction = 1 if frame >= self._origin else -1
+            for passed in range(self._origin + direction, self._last + direction, direction):
+                self._advance(core, passed)
+            self._core = core
+            if frame == self._origin:
+                return probability
+        return self._advance(self._core, frame)
+
+    def _enter(self, core: XMemCore) -> Tensor:
+        """Give the core its anchors; returns the mask of the first one as the core sees it."""
+        device = self._propagator.network.device
+        for other in self._anchors.keys() - {self._origin}:
+            seen = self._encoded(core, other)
+            core.remember(seen.image, to_plane(self._anchors[other], self._size, device), encoding=seen.encoding)
+        seen = self._encoded(core, self._origin)
+        plane = to_plane(self._anchors[self._origin], self._size, device)
+        return core.step(seen.image, plane, valid_labels=[LABEL], encoding=seen.encoding)[1]
+
+    def _advance(self, core: XMemCore, frame: int) -> Tensor:
+        seen = self._encoded(core, frame)
+        return core.step(seen.image, encoding=seen.encoding)[1]
+
+    def _encoded(self, core: XMemCore, frame: int) -> EncodedFrame:
+        def encode() -> EncodedFrame:
+            image = to_input(self._video[frame], self._size, self._propagator.network.device)
+            return EncodedFrame(image, core.encode(image))
+
+        return self._propagator.frames.get((self._video.key, frame, self._size), encode)
+
+    def _new_core(self) -> XMemCore:
+        return XMemCore(self._propagator.network, self._propagator.config, amp=self._propagator.amp)
+
+    def _drop(self) -> None:
+        """Let go of everything that can be computed again."""
+        self._core = None
+        self._propagator.frames.clear()
+        release_memory(self._propagator.network.device)
+
+
+def _smaller(size: Size) -> Size:
+    scale = RETRY_AREA**0.5
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
