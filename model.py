@@ -34,9 +34,7 @@ class TrackAnything(LabelStudioMLBase):
         """Called by the 2.x library after ``__init__``."""
         self.set("model_version", self._service.model_version)
 
-    def predict(
-        self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
-    ) -> list[Any]:
+    def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """One entry for each task: a prediction ``{"result": regions, "score": ..., "model_version": ...}``, or []."""
         return self._service.predict(tasks, self.label_config, context, kwargs.get("project"), self._base_url)
 

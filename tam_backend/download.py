@@ -39,7 +39,7 @@ BLOCK = 1 << 18
 SPARE = 64 * 1024 * 1024
 
 
-class _Broken(Exception):  # noqa: N818 (it is caught here, and tried again)
+class _Broken(Exception):
     """An attempt that failed in a way that may not last."""
 
 

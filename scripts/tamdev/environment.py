@@ -106,7 +106,11 @@ _RUNTIME = Layer(
     ),
     ("requirements.txt", "requirements-nodeps.txt", "pyproject.toml"),
 )
-_DEVELOPMENT = Layer("test-tools", (("-r", "requirements-dev.txt"),), ("requirements.txt", "requirements-dev.txt"))
+_DEVELOPMENT = Layer(
+    "test-tools",
+    (("-r", "requirements-dev.txt"),),
+    ("requirements.txt", "requirements-torch.txt", "requirements-dev.txt"),
+)
 _LABEL_STUDIO = Layer("label-studio", (("-r", "requirements-label-studio.txt"),), ("requirements-label-studio.txt",))
 
 BACKEND = Environment(ROOT / ".venv", (_RUNTIME,))
