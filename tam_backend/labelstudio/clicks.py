@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class ClickAnswers:
             try:
                 deadline = started + self._answer_seconds
                 regions = self._objects(asks, ticket, clip, reader, deadline)
-                for ask in self._left_behind(ticket, siblings, drafts):
+                for ask in self._left_behind(ticket, siblings, drafts, config):
                     ticket.work = [*ticket.work, ask]
                     regions += self._objects([ask], ticket, clip, reader, max(deadline, time.monotonic() + 1))
                 regions = self._safe(regions, ticket, drafts, config)
@@ -89,6 +90,7 @@ class ClickAnswers:
                 reader.close()
         finally:
             self._pending.end(ticket)
+        regions = list({r["id"]: r for r in regions}.values())  # a point may be strayed and left behind
         check_regions(regions, config, frames)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
         return {"result": regions, "score": score}
@@ -108,7 +110,9 @@ class ClickAnswers:
 
         def at_risk(region: Json) -> bool:
             ask = asks.get(key(region)[:2])
-            return "score" in region and ask is not None and ask.continued and region["item_index"] != ask.focus
+            if "score" not in region or ask is None:
+                return False
+            return ask.answered or (ask.continued and region["item_index"] != ask.focus)
 
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
@@ -119,7 +123,9 @@ class ClickAnswers:
             return [r for r in regions if not at_risk(r)]
         return [r for r in regions if "score" not in r or key(r) not in fixed]
 
-    def _left_behind(self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts) -> list[Ask]:
+    def _left_behind(
+        self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts, config: LabelConfig
+    ) -> list[Ask]:
         """What older requests of the same person asked for other objects: the page will drop the answers to those."""
         taken: list[Ask] = []
         for sibling in siblings:
@@ -129,7 +135,12 @@ class ClickAnswers:
             if same:
                 sibling.overtake()
                 mine = {(a.mask_control.name, a.label) for a in (*ticket.work, *taken)}
-                taken += [a for a in sibling.work if (a.mask_control.name, a.label) not in mine]
+                left = [
+                    a
+                    for a in sibling.work
+                    if (a.mask_control.name, a.label) not in mine and a.mask_control in config.masks
+                ]
+                taken += [replace(a, answered=sibling.answered_at is not None) for a in left]
         return taken
 
     def _objects(self, asks: list[Ask], ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> list[Json]:
@@ -177,7 +188,8 @@ class ClickAnswers:
         meta = {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
         region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, meta)
         if shown is not None:
-            if shown.get("value") == region["value"]:
+            # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
+            if shown.get("value") == region["value"] and index != ask.focus:
                 return None
             if isinstance(shown.get("id"), str):
                 region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled

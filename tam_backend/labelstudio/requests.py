@@ -52,8 +52,8 @@ class Ask:
     """One object for which masks are asked: its points, and the masks of it in the newest draft or annotation.
 
     by_hand: frame -> regions a person drew or changed. ours: frame -> the predicted region that stands unchanged.
-    strayed: points of other objects that carry this one's label by mistake (see ``_true_label``).
-    draft: name of the person's draft, "" if there is none yet.
+    strayed: points of other objects that carry this one's label by mistake (see ``true_label``).
+    draft: name of the person's draft, "" if there is none yet. answered: an answer to this was given before.
     """
 
     label: str
@@ -64,6 +64,7 @@ class Ask:
     ours: Mapping[int, Json]
     strayed: tuple[Point, ...] = ()
     draft: str = ""
+    answered: bool = False
 
     @property
     def ids(self) -> frozenset[str]:
@@ -77,7 +78,7 @@ class Ask:
     @property
     def continued(self) -> bool:
         """Whether the page may show masks of this object already: it has points or masks from before."""
-        return len(self.new_points) < len(self.points) or bool(self.ours) or bool(self.by_hand)
+        return self.answered or len(self.new_points) < len(self.points) or bool(self.ours) or bool(self.by_hand)
 
     @property
     def focus(self) -> int:
@@ -96,7 +97,7 @@ def parse_asks(task: Json, context: Json, config: LabelConfig, frames: int) -> l
         where = f"params.context.result[{i}]"
         value = _dict(region, where).get("value")
         if region.get("type") != "keypointlabels" or (isinstance(value, dict) and "rle" in value):
-            continue  # a second, stray result of a mask: see _true_label
+            continue  # a second, stray result of a mask: see true_label
         control = config.point_control(_text(region, "from_name", where))
         shown_label, point = _point(region, control, frames, where)
         groups.setdefault((control.name, shown_label), ([], []))[point.label != shown_label].append(point)
@@ -160,7 +161,7 @@ def is_mask(region: Json) -> bool:
     return isinstance(value, dict) and not {"rle", "touches", "imageDataURL", "maskDataURL"}.isdisjoint(value)
 
 
-def _true_label(region: Json, shown: str, labels: tuple[str, ...]) -> str:
+def true_label(region: Json, shown: str, labels: tuple[str, ...]) -> str:
     """The object a point of ours belongs to.
 
     When answers arrive, the editor (1.23.2) gives every region in them the label that is selected at that moment: it
@@ -194,7 +195,7 @@ def _point(region: Json, control: Control, frames: int, where: str) -> tuple[str
         raise BadInput(f"{where}.is_positive must be true or false, not {positive!r:.40}")
     point = Point(
         id=_text(region, "id", where),
-        label=_true_label(region, label, control.labels),
+        label=true_label(region, label, control.labels),
         frame=_frame(region, frames, where),
         x=percent[0],
         y=percent[1],
@@ -239,7 +240,7 @@ def _masks(
                 by_hand[frame] = (*by_hand.get(frame, ()), region)
         else:
             owners = [known for known in control.labels if control.region_id(known, frame) == region.get("id")]
-            if label in (owners or shown):  # ours may have strayed: see _true_label
+            if label in (owners or shown):  # ours may have strayed: see true_label
                 ours[frame] = region
     return by_hand, ours
 

@@ -133,6 +133,7 @@ def test_drawings_of_another_object_do_not_count(backend):
 def test_two_objects_have_regions_of_their_own(either):
     task = either.uploaded()
     one = masks_of(either.click(task, point("p1", 4, 10, 10)))
+    either.arrived()
     two = masks_of(either.click(task, point("q1", 4, 50, 30, label=LABELS[1]), drafts=saved(*one.values())))
     assert not {r["id"] for r in one.values()} & {r["id"] for r in two.values()}
     kind = one[0]["type"]
@@ -148,8 +149,8 @@ def test_what_the_page_shows_already_is_not_sent_again(either):
     second = either.click(
         task, point("p1", 4, 20, 24, new=False), point("p2", 10, 21, 24), drafts=saved(p1, *first.values())
     )
-    assert masks_of(second) == {}
-    assert [r["id"] for r in regions_of(second)] == ["p2"]
+    assert set(masks_of(second)) == {10}  # the clicked frame, in any case: its mask may have been deleted just now
+    assert [r["id"] for r in regions_of(second) if r["type"] == "keypointlabels"] == ["p2"]
     # What is beyond the two clicked frames on the side of the first is as it was: it was not computed again.
     assert sorted(either.engine.propagator.steps[steps:]) == [5, 6, 7, 8, 9, 11]
 
@@ -186,7 +187,7 @@ def test_the_rest_comes_with_the_next_click(tmp_path, label_studio):
     old = point("p1", 15, 20, 24, new=False)
     second = masks_of(backend.click(task, old, drafts=saved(old, *first.values())))
     assert second
-    assert not set(first) & set(second)
+    assert set(first) & set(second) <= {15}  # the clicked frame is sent in any case
     steps = backend.engine.propagator.steps
     assert len(steps) == len(set(steps))  # nothing was computed twice
 
@@ -262,6 +263,17 @@ def test_a_known_draft_tells_at_once_whose_click_it_is(backend, label_studio):
     assert labels_of(slow.second) == set(LABELS)
 
 
+def test_an_answer_that_has_not_reached_the_page_is_given_again(backend):
+    task = backend.uploaded()
+    one, two = point("p1", 5, 20, 24), point("p2", 4, 40, 24, label=LABELS[1])
+    backend.click(task, one)
+    backend.autosave = False
+    backend.label_studio.drafts = saved(one, two)
+    assert labels_of(backend.click(task, two)) == set(LABELS)
+    backend.arrived()
+    assert labels_of(backend.click(task, two)) == {LABELS[1]}
+
+
 @pytest.mark.parametrize("evidence", ["two drafts", "no draft"])
 def test_another_persons_click_on_another_object_is_left_alone(backend, label_studio, monkeypatch, evidence):
     monkeypatch.setattr("tam_backend.labelstudio.drafts.SAVED_WITHIN", 0.3)
@@ -284,10 +296,12 @@ def test_labels_that_the_editor_mixed_up_are_healed(either):
     for region in strayed:
         region["value"][region["type"]] = [LABELS[1]]  # selected while the answer came
     [echo] = [r for r in strayed if r["type"] == "keypointlabels"]
+    either.arrived()
     again = regions_of(either.click(task, echo, point("q1", 4, 50, 30, label=LABELS[1]), drafts=saved(*strayed)))
     [healed] = [r for r in again if r["id"] == "p1"]
     assert healed["value"]["keypointlabels"] == [LABELS[0]]
     assert {r["value"][r["type"]][0] for r in again if r["id"] != "p1"} == {LABELS[1]}
+    either.arrived()
     for region in masks_of(either.click(task, p1, drafts=saved(*strayed))).values():
         assert region["value"][region["type"]] == [LABELS[0]]
     assert len(masks_of(either.click(task, p1, drafts=saved(*strayed)))) == 12
