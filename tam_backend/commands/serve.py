@@ -51,9 +51,11 @@ def run(args: argparse.Namespace) -> int:
         raise SystemExit(0)
 
     signal.signal(signal.SIGTERM, stop)
-    print(f"Track anything is ready on http://{args.host}:{args.port} (engine: {app.extensions['tam'].engine.name})")
-    sys.stdout.flush()
     try:
+        print(
+            f"Track anything is ready on http://{args.host}:{args.port} (engine: {app.extensions['tam'].engine.name})"
+        )
+        sys.stdout.flush()
         server.run()
     except (KeyboardInterrupt, SystemExit):
         pass

@@ -100,11 +100,16 @@ def wait_for_draft(servers: Servers, task: int, holds: Callable[[dict[str, Json]
 # ---- steps
 
 
-def upload(servers: Servers, tag: str, video: Path) -> tuple[int, int]:
-    """(project, task) of a new project into which a video was uploaded."""
+def create_project(servers: Servers, tag: str) -> int:
     labels = f'<Label value="{OBJECTS[0]}" background="red"/><Label value="{OBJECTS[1]}" background="blue"/>'
     project = servers.label_studio.create_project(f"Browser test {tag}", CONFIG.format(tag=tag, labels=labels))
     servers.label_studio.connect_backend(project, servers.backend)
+    return project
+
+
+def upload(servers: Servers, tag: str, video: Path) -> tuple[int, int]:
+    """(project, task) of a new project into which a video was uploaded."""
+    project = create_project(servers, tag)
     servers.label_studio.upload(project, video)
     return project, wait_for_frames(servers.label_studio, project)
 
@@ -172,7 +177,9 @@ def draw_by_hand(editor: Editor, tag: str, name: str, frame: int) -> str:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_from_upload_to_export(tag: str, servers: Servers, editor: Editor, screenshots: Path, scene: Path) -> None:
-    project, task = upload(servers, tag, scene)
+    project = create_project(servers, tag)
+    editor.call("importFile", project, str(scene))
+    task = wait_for_frames(servers.label_studio, project)
     open_with_switches(editor, project, task)
     assert editor.call("frameCount") == FRAMES
     assert editor.call("pictureSize") == [WIDTH, HEIGHT]

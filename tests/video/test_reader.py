@@ -111,10 +111,10 @@ def test_frames_are_freed_without_the_garbage_collector(tmp_path):
         gc.collect()
         gc.disable()
         try:
-            before = sum(isinstance(thing, VideoFrame) for thing in gc.get_objects())
+            before = sum(type(thing) is VideoFrame for thing in gc.get_objects())
             for _ in reader:
                 pass
-            after = sum(isinstance(thing, VideoFrame) for thing in gc.get_objects())
+            after = sum(type(thing) is VideoFrame for thing in gc.get_objects())
         finally:
             gc.enable()
     assert after - before <= 4

@@ -46,6 +46,15 @@ export class Editor {
     await Promise.all([this.page.waitForURL(/\/(projects)?\/?$/), this.page.click("button[type=submit]")]);
   }
 
+  /** Upload a file with the import dialog. */
+  async importFile(project, path) {
+    await this.page.goto(`${this.url}/projects/${project}/data/import`);
+    await this.page.locator("input[type=file]").first().setInputFiles(path);
+    await this.page.getByText("1 files uploaded").waitFor();
+    await this.page.locator("button", { hasText: /^Import$/ }).last().click();
+    await this.page.waitForURL((target) => !target.pathname.endsWith("/import"));
+  }
+
   async openTask(project, task) {
     await this.page.goto(`${this.url}/projects/${project}/data?task=${task}`);
     await this.settled();
