@@ -129,9 +129,10 @@ class ClickAnswers:
         """What older requests of the same person asked for other objects: the page will drop the answers to those."""
         taken: list[Ask] = []
         for sibling in siblings:
-            same = same_draft(sibling, ticket)
+            answered = sibling.answered_at is not None
+            same = None if answered else same_draft(sibling, ticket)
             if same is None:
-                same = drafts.held_together(ticket.ids, sibling.ids)
+                same = drafts.held_together(ticket.ids, sibling.ids, answered=answered)
             if same:
                 sibling.overtake()
                 mine = {(a.mask_control.name, a.label) for a in (*ticket.work, *taken)}
@@ -140,7 +141,7 @@ class ClickAnswers:
                     for a in sibling.work
                     if (a.mask_control.name, a.label) not in mine and a.mask_control in config.masks
                 ]
-                taken += [replace(a, answered=sibling.answered_at is not None) for a in left]
+                taken += [replace(a, answered=answered) for a in left]
         return taken
 
     def _objects(self, asks: list[Ask], ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> list[Json]:

@@ -51,14 +51,16 @@ class Drafts:
             time.sleep(_LOOK_EVERY)
         return None
 
-    def held_together(self, ids: frozenset[str], others: frozenset[str]) -> bool:
+    def held_together(self, ids: frozenset[str], others: frozenset[str], *, answered: bool) -> bool:
         """Whether the points of two requests are in one draft, so that one person made both.
 
-        Waits until the draft with ``ids`` must be saved. If none appears, they count as two people's.
+        answered: the request with ``others`` was answered already; then they must still wait for that answer in the
+        draft, which means that it has not reached the page. Waits until the draft with ``ids`` must be saved. If none
+        appears, they count as two people's.
         """
         while self._connection is not None:
-            holders = [held for d in self._read() if (held := _region_ids(d)) & ids]
-            if any(held & others for held in holders):
+            holders = [d for d in self._read() if _region_ids(d) & ids]
+            if any((_waiting_ids(d) if answered else _region_ids(d)) & others for d in holders):
                 return True
             if holders or time.monotonic() > self._since + SAVED_WITHIN:
                 return False
@@ -74,6 +76,11 @@ class Drafts:
             log.info("task %s: its newest draft could not be read (%s)", self._task.get("id"), e)
             return []
         return [d for d in drafts if isinstance(d, dict) and isinstance(d.get("result"), list)]
+
+
+def _waiting_ids(draft: Json) -> set[str]:
+    """Points that no answer has reached: an answer brings them back without ``is_positive``."""
+    return {r["id"] for r in draft["result"] if isinstance(r, dict) and "is_positive" in r and r.get("id")}
 
 
 def _region_ids(draft: Json) -> set[str]:

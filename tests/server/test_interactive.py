@@ -270,7 +270,14 @@ def test_an_answer_that_has_not_reached_the_page_is_given_again(backend):
     backend.autosave = False
     backend.label_studio.drafts = saved(one, two)
     assert labels_of(backend.click(task, two)) == set(LABELS)
-    backend.arrived()
+
+
+def test_an_answer_that_has_reached_the_page_is_not_given_again(backend):
+    task = backend.uploaded()
+    one, two = point("p1", 5, 20, 24), point("p2", 4, 40, 24, label=LABELS[1])
+    backend.click(task, one)
+    backend.autosave = False
+    backend.label_studio.drafts = saved(point("p1", 5, 20, 24, new=False), two)  # as the answer brought it back
     assert labels_of(backend.click(task, two)) == {LABELS[1]}
 
 
