@@ -214,7 +214,7 @@ export class Editor {
 
   /**
    * Click with the magenta point tool. Ctrl lets the click through masks that are there (BrushLabels only).
-   * wait: until the answer is there, and return what it held: {status, errors, frames of masks, seconds}.
+   * wait: until the answer is there, and return what it held: {status, errors, frames with masks of this label, seconds}.
    */
   async smartClick(tag, label, x, y, { positive = true, through = false, wait = true } = {}) {
     if (await this.selected()) await this.unselect(); // a selected region would take the label's key
@@ -228,7 +228,7 @@ export class Editor {
     const response = await sent;
     const body = await response.json();
     await this.settled();
-    const masks = (body.data?.result ?? []).filter((r) => !r.type.startsWith("keypoint"));
+    const masks = (body.data?.result ?? []).filter((r) => !r.type.startsWith("keypoint") && r.value[r.type][0] === label);
     return {
       status: response.status(),
       errors: body.errors ?? [],
