@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tamdev import ROOT, DevError
-from tamdev.environment import DEVELOPMENT, LABEL_STUDIO
+from tamdev.environment import BACKEND, DEVELOPMENT, LABEL_STUDIO
 
 _DRIVER = ROOT / "tests" / "browser" / "js"
 
 
 def lint() -> int:
     """Style and types."""
+    BACKEND.install()
+    # on a clean checkout this runs before the test tools are there, which would bring along what requirements.txt lacks
+    _stage("imports", [BACKEND.program("python"), "-c", "import model, tam_backend.cli, tam_backend.server.app, waitress"])
     DEVELOPMENT.install()
     _stage("ruff", [DEVELOPMENT.program("ruff"), "check", "."])
     _stage("mypy", [DEVELOPMENT.program("mypy")])
