@@ -18,7 +18,9 @@ def lint() -> int:
     """Style and types."""
     BACKEND.install()
     # on a clean checkout this runs before the test tools are there, which would bring along what requirements.txt lacks
-    _stage("imports", [BACKEND.program("python"), "-c", "import model, tam_backend.cli, tam_backend.server.app, waitress"])
+    _stage(
+        "imports", [BACKEND.program("python"), "-c", "import model, tam_backend.cli, tam_backend.server.app, waitress"]
+    )
     DEVELOPMENT.install()
     _stage("ruff", [DEVELOPMENT.program("ruff"), "check", "."])
     _stage("mypy", [DEVELOPMENT.program("mypy")])
