@@ -46,10 +46,16 @@ def attend(similarity: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 def gather(values: Tensor, columns: Tensor, weights: Tensor, out: Tensor) -> None:
     """Weighted sums of rows: values N x C, columns and weights Q x k -> out, Q x C."""
+    weights = weights.to(values.dtype)
     if values.device.type == "mps":  # which has no embedding_bag with weights
-        torch.bmm(weights[:, None].to(values.dtype), values[columns], out=out[:, None])
+        out.copy_(product_of_rows(values, columns, weights))
     else:
-        out.copy_(F.embedding_bag(columns, values, per_sample_weights=weights.to(values.dtype), mode="sum"))
+        out.copy_(F.embedding_bag(columns, values, per_sample_weights=weights, mode="sum"))
+
+
+def product_of_rows(values: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    """``gather`` without the fused kernel: k times the memory traffic."""
+    return torch.bmm(weights[:, None], values[columns])[:, 0]
 
 
 class SimilarityBlocks:
