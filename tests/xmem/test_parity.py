@@ -68,7 +68,9 @@ def _network_results(network: XMem) -> dict[str, Tensor]:
     terms = memory_terms(memory.key, memory.shrinkage)
     similarity = query_terms(query.key, query.selection) @ terms.T
     results["similarity"] = similarity.T
-    results["similarity_no_selection"] = (query_terms(query.key) @ terms.T).T
+    ones, zeros = torch.ones_like(query.key), torch.zeros(len(query.key), 1)
+    # plain L2, where the reference leaves out what depends on the query alone
+    results["similarity_no_selection"] = (torch.cat([ones, query.key, zeros], 1) @ terms.T).T
     for name, top_k in (("affinity_top30", 30), ("affinity_full", 60)):
         weights, columns = attend(similarity, top_k)
         results[name] = torch.zeros_like(similarity).scatter_(1, columns, weights).T
