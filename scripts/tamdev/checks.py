@@ -37,7 +37,7 @@ def test(arguments: Sequence[str]) -> int:
     LABEL_STUDIO.install()
     npm = shutil.which("npm")
     if npm is None:
-        raise DevError("the browser tests need node and npm (node 18 or newer), and there is no npm")
+        raise DevError("the browser tests need npm and node 20 or newer, and there is no npm")
     _stage("npm ci", [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], _DRIVER)
     _stage("browser tests", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", "browser", *arguments])
     print(f"All passed in {time.monotonic() - started:.0f} s.")

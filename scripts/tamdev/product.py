@@ -32,6 +32,7 @@ Open the task, then do three things:
   1. At the bottom of the page, switch on "Auto-Annotation", then "Auto-Accept Suggestions" (once per browser).
   2. Choose the magenta point tool, the last one beside the picture.
   3. Press 1 (the label "Animal 1") and click on the animal. Its masks appear, here and on the other frames.
+Ctrl+click reaches through a mask that is there, and Ctrl+Alt+click says "this is not it".
 Ctrl+Right is the next frame. Upload your own mp4 or webm with "Import".
 
 The backend is {backend}, logs are in {logs}/. Ctrl-C stops both.

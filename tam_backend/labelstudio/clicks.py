@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -81,27 +82,50 @@ class ClickAnswers:
             try:
                 deadline = started + self._answer_seconds
                 regions = self._objects(asks, ticket, clip, reader, deadline)
-                for ask in self._left_behind(ticket, siblings, drafts):
+                for ask in self._left_behind(ticket, siblings, drafts, config):
                     ticket.work = [*ticket.work, ask]
                     regions += self._objects([ask], ticket, clip, reader, max(deadline, time.monotonic() + 1))
+                regions = self._safe(regions, ticket, drafts, config)
             finally:
                 reader.close()
         finally:
             self._pending.end(ticket)
-        if any("score" in r for r in regions):
-            # A draft is saved some seconds after a change, so a fix made just before the click was not in the request;
-            # a mask of ours with the same id would overwrite it.
-            fixed = drafts.by_hand(context, config, frames)
-            regions = [
-                r
-                for r in regions
-                if "score" not in r or (r["from_name"], r["value"][r["type"]][0], r["item_index"]) not in fixed
-            ]
+        regions = list({r["id"]: r for r in regions}.values())  # a point may be strayed and left behind
         check_regions(regions, config, frames)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
         return {"result": regions, "score": score}
 
-    def _left_behind(self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts) -> list[Ask]:
+    def _safe(self, regions: list[Json], ticket: Ticket[Ask], drafts: Drafts, config: LabelConfig) -> list[Json]:
+        """Leave out masks that might overwrite what a person has just fixed.
+
+        A draft is saved some seconds after a change. So a fix made shortly before the click is not in the request, and
+        a mask of ours with the same id would replace it. Where the page may show masks of ours already, frames other
+        than the clicked one go out only if a draft saved after the click says that they are untouched; otherwise they
+        come with the next click.
+        """
+        asks = {(a.mask_control.name, a.label): a for a in ticket.work}
+
+        def key(region: Json) -> tuple[str, str, int]:
+            return region["from_name"], region["value"][region["type"]][0], region["item_index"]
+
+        def at_risk(region: Json) -> bool:
+            ask = asks.get(key(region)[:2])
+            if "score" not in region or ask is None:
+                return False
+            return ask.answered or (ask.continued and region["item_index"] != ask.focus)
+
+        if not drafts.readable or not any(map(at_risk, regions)):
+            return regions
+        new_points = frozenset(p.id for a in ticket.work for p in a.new_points)
+        fixed = drafts.by_hand(new_points, config, lambda: ticket.overtaken)
+        if fixed is None:
+            log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
+            return [r for r in regions if not at_risk(r)]
+        return [r for r in regions if "score" not in r or key(r) not in fixed]
+
+    def _left_behind(
+        self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts, config: LabelConfig
+    ) -> list[Ask]:
         """What older requests of the same person asked for other objects: the page will drop the answers to those."""
         taken: list[Ask] = []
         for sibling in siblings:
@@ -111,7 +135,12 @@ class ClickAnswers:
             if same:
                 sibling.overtake()
                 mine = {(a.mask_control.name, a.label) for a in (*ticket.work, *taken)}
-                taken += [a for a in sibling.work if (a.mask_control.name, a.label) not in mine]
+                left = [
+                    a
+                    for a in sibling.work
+                    if (a.mask_control.name, a.label) not in mine and a.mask_control in config.masks
+                ]
+                taken += [replace(a, answered=sibling.answered_at is not None) for a in left]
         return taken
 
     def _objects(self, asks: list[Ask], ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> list[Json]:
@@ -153,13 +182,14 @@ class ClickAnswers:
         if index in ask.by_hand:
             return None
         mask = tracked.mask
-        if not mask.any():
-            return None
+        shown = ask.ours.get(index)
+        if shown is None and not mask.any():
+            return None  # an empty mask is sent only to take away one that the page shows
         meta = {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
         region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, meta)
-        shown = ask.ours.get(index)
         if shown is not None:
-            if shown.get("value") == region["value"]:
+            # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
+            if shown.get("value") == region["value"] and index != ask.focus:
                 return None
             if isinstance(shown.get("id"), str):
                 region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled

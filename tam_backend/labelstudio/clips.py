@@ -93,7 +93,7 @@ class ClipFiller:
             lock = self._locks[connection.url, task_id]
         with lock:
             client = Client(connection)
-            data = client.task(task_id)["data"]
+            data = client.task(project_id, task_id)["data"]
             if not self.needs_frames(data, config, base):
                 return
             key = config.frames_key()

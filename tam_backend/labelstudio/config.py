@@ -12,8 +12,9 @@ import defusedxml.ElementTree as SafeElementTree
 
 from tam_backend.errors import BadInput, LabelConfigError
 
-#: A configuration that works. Video (hidden) makes uploads land in data.video; the hidden RectangleLabels keeps Label
-#: Studio 1.23's exports from failing on valueList with keypoints; smart="false" leaves one magenta tool, the point.
+#: A configuration that works. The hidden Text makes uploads land in data.video (a hidden Video does too, but then the
+#: browser fetches the whole file, and the page can hang on a broken one); the hidden RectangleLabels keeps Label Studio
+#: 1.23's exports from failing on valueList with keypoints; smart="false" leaves one magenta tool, the point.
 EXAMPLE = """\
 <View>
   <Image name="image" valueList="$frames" zoom="true" zoomControl="true"/>
@@ -26,7 +27,7 @@ EXAMPLE = """\
     <Label value="Object 2" background="#0000FF"/>
   </BrushLabels>
   <View style="display:none">
-    <Video name="video" value="$video"/>
+    <Text name="video" value="$video"/>
     <RectangleLabels name="box" toName="image" smart="false">
       <Label value="Object 1"/><Label value="Object 2"/>
     </RectangleLabels>
@@ -116,8 +117,16 @@ def parse_label_config(xml: str) -> LabelConfig:
         raise _unusable("it has no <BrushLabels> or <BitmaskLabels> with labels on the <Image> of the frames")
     if not any(p.image == m.image and set(p.labels) & set(m.labels) for p in points for m in masks):
         raise _unusable("its keypoint tag and its mask tag have no label in common")
-    video = next((t.get("value", "")[1:] for t in root.iter("Video") if t.get("value", "").startswith("$")), "video")
-    return LabelConfig(points, masks, tuple(images.items()), video)
+    return LabelConfig(points, masks, tuple(images.items()), _video_key(root))
+
+
+def _video_key(root: Element) -> str:
+    """The key of task data with the video: that of a Video tag, else of a Text tag named video, else "video"."""
+    texts = (tag for tag in root.iter("Text") if tag.get("name") == "video")
+    for tag in (*root.iter("Video"), *texts):
+        if (value := tag.get("value", "")).startswith("$"):
+            return value[1:]
+    return "video"
 
 
 def _controls(root: Element, tags: dict[str, str], images: dict[str, str]) -> tuple[Control, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,16 @@ class Client:
         self._connection = connection
         self._timeout = timeout
 
-    def task(self, task_id: int) -> dict[str, Any]:
-        return self._call("GET", f"/api/tasks/{task_id}/")
+    def task(self, project_id: int, task_id: int) -> dict[str, Any]:
+        """One task with its data. Not by its own address: Label Studio answers that only after a call of our /predict,
+        which may be waiting for this very answer."""
+        condition = {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task_id}
+        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
+        parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query}
+        for task in self._call("GET", "/api/tasks", params=parameters)["tasks"]:
+            if task["id"] == task_id:
+                return task
+        raise LabelStudioError(f"Label Studio has no task {task_id} in project {project_id}")
 
     def drafts(self, task_id: int) -> list[dict[str, Any]]:
         """The drafts of a task, of all people, as they are saved at this moment."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from tam_backend.errors import TamError
 from tam_backend.labelstudio.config import LabelConfig
 from tam_backend.labelstudio.connections import Client, Connection
-from tam_backend.labelstudio.requests import Json, parse_asks
+from tam_backend.labelstudio.requests import Json, made_by_hand
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +29,27 @@ class Drafts:
         usable = connection is not None and connection.token and isinstance(task.get("id"), int)
         self._connection = connection if usable else None
 
-    def by_hand(self, context: Json, config: LabelConfig, frames: int) -> set[tuple[str, str, int]]:
-        """(mask tag, label, item_index) of all masks by hand in the draft that holds the request's points."""
-        ids = {r.get("id") for r in context["result"] if isinstance(r, dict)}
-        own = [d for d in self._read() if ids & _region_ids(d)]
-        if not own:
-            return set()
-        try:
-            asks = parse_asks({**self._task, "drafts": own}, context, config, frames)
-        except TamError as e:
-            log.info("task %s: its newest draft cannot be read (%s)", self._task.get("id"), e)
-            return set()
-        return {(a.mask_control.name, a.label, index) for a in asks for index in a.by_hand}
+    @property
+    def readable(self) -> bool:
+        """Whether drafts can be read at all."""
+        return self._connection is not None
+
+    def by_hand(
+        self, new_points: frozenset[str], config: LabelConfig, give_up: Callable[[], bool]
+    ) -> set[tuple[str, str, int]] | None:
+        """(mask tag, label, item_index) of all masks by hand, as of the click with ``new_points``.
+
+        Waits for a draft that holds those points: it was saved after the click, so it has every change made before it.
+        None if there is none in time: the editor (1.23.2) forgets to save when a person pages on within 5 s.
+        """
+        while self._connection is not None and not give_up():
+            own = [d for d in self._read() if new_points <= _region_ids(d)]
+            if own:
+                return set().union(*(made_by_hand(d["result"], config) for d in own))
+            if time.monotonic() > self._since + SAVED_WITHIN:
+                break
+            time.sleep(_LOOK_EVERY)
+        return None
 
     def held_together(self, ids: frozenset[str], others: frozenset[str]) -> bool:
         """Whether the points of two requests are in one draft, so that one person made both.

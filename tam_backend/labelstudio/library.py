@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import threading
 import time
@@ -123,9 +124,8 @@ class VideoLibrary:
             raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
 
     def _file(self, video: str, number: int, url: str, connection: Connection | None) -> Path:
-        """The downloaded file. Its name keeps the extension, by which readers and people know what it is."""
-        suffix = PurePosixPath(_file_name(url)).suffix.lower()
-        path = self._root / video / f"{number:05d}{suffix if suffix.isascii() and len(suffix) < 8 else ''}"
+        """The downloaded file. It keeps its name, which messages show to people."""
+        path = self._root / video / "media" / f"{number:05d}" / _file_name(url)
         if not path.exists():
             free = shutil.disk_usage(self._root).free
             if free < 200 << 20:
@@ -143,6 +143,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _file_name(url: str) -> str:
-    """The file name in a URL, also in Label Studio's ``/data/local-files/?d=folder/name.mp4``."""
+    """The file name in a URL, also in Label Studio's ``/data/local-files/?d=folder/name.mp4``, fit for any disk."""
     parts = urlsplit(url)
-    return PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0])).name
+    name = PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0])).name
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:].lstrip(".") or "file"

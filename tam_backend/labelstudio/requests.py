@@ -52,8 +52,8 @@ class Ask:
     """One object for which masks are asked: its points, and the masks of it in the newest draft or annotation.
 
     by_hand: frame -> regions a person drew or changed. ours: frame -> the predicted region that stands unchanged.
-    strayed: points of other objects that carry this one's label by mistake (see ``_true_label``).
-    draft: name of the person's draft, "" if there is none yet.
+    strayed: points of other objects that carry this one's label by mistake (see ``true_label``).
+    draft: name of the person's draft, "" if there is none yet. answered: an answer to this was given before.
     """
 
     label: str
@@ -64,6 +64,7 @@ class Ask:
     ours: Mapping[int, Json]
     strayed: tuple[Point, ...] = ()
     draft: str = ""
+    answered: bool = False
 
     @property
     def ids(self) -> frozenset[str]:
@@ -73,6 +74,11 @@ class Ask:
     @property
     def new_points(self) -> tuple[Point, ...]:
         return tuple(p for p in self.points if p.new)
+
+    @property
+    def continued(self) -> bool:
+        """Whether the page may show masks of this object already: it has points or masks from before."""
+        return self.answered or len(self.new_points) < len(self.points) or bool(self.ours) or bool(self.by_hand)
 
     @property
     def focus(self) -> int:
@@ -91,7 +97,7 @@ def parse_asks(task: Json, context: Json, config: LabelConfig, frames: int) -> l
         where = f"params.context.result[{i}]"
         value = _dict(region, where).get("value")
         if region.get("type") != "keypointlabels" or (isinstance(value, dict) and "rle" in value):
-            continue  # a second, stray result of a mask: see _true_label
+            continue  # a second, stray result of a mask: see true_label
         control = config.point_control(_text(region, "from_name", where))
         shown_label, point = _point(region, control, frames, where)
         groups.setdefault((control.name, shown_label), ([], []))[point.label != shown_label].append(point)
@@ -124,6 +130,19 @@ def decode_region_mask(region: Json, height: int, width: int) -> Mask:
     return apply_strokes(mask, value["touches"], f"{where}.value") if value.get("touches") else mask
 
 
+def made_by_hand(result: Iterable[object], config: LabelConfig) -> set[tuple[str, str, int]]:
+    """(mask tag, label, item_index) of the masks that a person drew or changed."""
+    found: set[tuple[str, str, int]] = set()
+    for region in result:
+        if isinstance(region, dict) and is_mask(region) and region.get("origin", "manual") in BY_HAND:
+            index = region.get("item_index", 0)
+            for control in config.masks:
+                labels = region["value"].get(control.type)
+                if region.get("from_name") == control.name and isinstance(labels, list):
+                    found |= {(control.name, label, index) for label in labels}
+    return found
+
+
 def check_size(region: Json, height: int, width: int, where: str) -> None:
     """Raise BadInput unless the region says that its frame is height x width, not rotated."""
     size = region.get("original_width"), region.get("original_height")
@@ -142,7 +161,7 @@ def is_mask(region: Json) -> bool:
     return isinstance(value, dict) and not {"rle", "touches", "imageDataURL", "maskDataURL"}.isdisjoint(value)
 
 
-def _true_label(region: Json, shown: str, labels: tuple[str, ...]) -> str:
+def true_label(region: Json, shown: str, labels: tuple[str, ...]) -> str:
     """The object a point of ours belongs to.
 
     When answers arrive, the editor (1.23.2) gives every region in them the label that is selected at that moment: it
@@ -176,7 +195,7 @@ def _point(region: Json, control: Control, frames: int, where: str) -> tuple[str
         raise BadInput(f"{where}.is_positive must be true or false, not {positive!r:.40}")
     point = Point(
         id=_text(region, "id", where),
-        label=_true_label(region, label, control.labels),
+        label=true_label(region, label, control.labels),
         frame=_frame(region, frames, where),
         x=percent[0],
         y=percent[1],
@@ -221,7 +240,7 @@ def _masks(
                 by_hand[frame] = (*by_hand.get(frame, ()), region)
         else:
             owners = [known for known in control.labels if control.region_id(known, frame) == region.get("id")]
-            if label in (owners or shown):  # ours may have strayed: see _true_label
+            if label in (owners or shown):  # ours may have strayed: see true_label
                 ours[frame] = region
     return by_hand, ours
 

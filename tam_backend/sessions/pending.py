@@ -2,16 +2,21 @@
 
 Label Studio's page uses only the answer to the last request it sent. So a newer request on the same object overtakes
 the older one, whose computation stops; and one on another object of the same task takes the older one's object over,
-because nobody will look at the older one's answer.
+because nobody will look at the older one's answer. That holds for some seconds after the older one was answered, too:
+its answer may not have reached the page yet.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+#: An answer has reached the page, and the page has taken it over, this long after it was given.
+ARRIVES_WITHIN = 5.0
 
 
 class Ticket(Generic[T]):
@@ -27,6 +32,7 @@ class Ticket(Generic[T]):
         self.draft = draft
         self.work = work
         self._overtaken = threading.Event()
+        self.answered_at: float | None = None
 
     @property
     def overtaken(self) -> bool:
@@ -46,29 +52,37 @@ class PendingRequests(Generic[T]):
     def begin(self, ticket: Ticket[T]) -> list[Ticket[T]]:
         """Enter a request. It overtakes older ones on the same subject that share a point or the draft with it.
 
-        Returns the older requests on other subjects of the same task. Whether they are the same person's, the caller
-        must find out (``same_draft`` may tell).
+        Returns the older requests on other subjects of the same task whose answers are not on the page yet. Whether
+        they are the same person's, the caller must find out (``same_draft`` may tell).
         """
         with self._lock:
+            self._forget_arrived()
             siblings = []
             for other in self._tickets:
                 if other.task != ticket.task:
                     continue
                 if other.subject != ticket.subject:
-                    siblings.append(other)
+                    if not other.ids & ticket.ids:  # else it was about the same point, under another name
+                        siblings.append(other)
                 elif other.ids & ticket.ids or same_draft(other, ticket):
                     other.overtake()
             self._tickets.append(ticket)
         return siblings
 
     def end(self, ticket: Ticket[T]) -> None:
+        """The request is answered."""
         with self._lock:
-            self._tickets.remove(ticket)
+            ticket.answered_at = time.monotonic()
+            self._forget_arrived()
+
+    def _forget_arrived(self) -> None:
+        now = time.monotonic()
+        self._tickets = [t for t in self._tickets if t.answered_at is None or now - t.answered_at < ARRIVES_WITHIN]
 
     @property
     def running(self) -> int:
         with self._lock:
-            return sum(not t.overtaken for t in self._tickets)
+            return sum(t.answered_at is None and not t.overtaken for t in self._tickets)
 
 
 def same_draft(one: Ticket[T], other: Ticket[T]) -> bool | None:

@@ -60,6 +60,20 @@ def test_unusable_configurations_say_why_and_show_one_that_works(xml, says):
     assert EXAMPLE in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("tags", "key"),
+    [
+        ('<Text name="video" value="$film"/><Text name="title" value="$title"/>', "film"),
+        ('<Text name="video" value="$film"/><Video name="v" value="$movie"/>', "movie"),
+        ('<Text name="title" value="$title"/>', "video"),
+        ('<Text name="video" value="Some words"/>', "video"),
+    ],
+)
+def test_key_of_the_video(tags, key):
+    xml = EXAMPLE.replace('<Text name="video" value="$video"/>', tags)
+    assert parse_label_config(xml).video_key == key
+
+
 def test_unknown_tag_and_label_are_named():
     config = parse_label_config(EXAMPLE)
     with pytest.raises(BadInput, match=r"'nope'.*point"):

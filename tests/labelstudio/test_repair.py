@@ -64,6 +64,13 @@ def test_labels_gone_astray_come_back():
     assert repaired([strayed, doubled, second, point()], CONFIG) == [ours(), ours(3), point()]
 
 
+def test_points_go_back_to_their_object():
+    strayed = point() | {"meta": {"object": "Object 2", "is_positive": True}}
+    [whole] = repaired([strayed], CONFIG)
+    assert whole["value"]["keypointlabels"] == ["Object 2"]
+    assert repaired([whole], CONFIG) is None
+
+
 def test_a_label_that_a_person_changed_stays():
     changed = ours() | {"origin": "prediction-changed"}
     changed["value"] = changed["value"] | {"brushlabels": ["Object 2"]}

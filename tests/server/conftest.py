@@ -23,6 +23,7 @@ class Backend:
     def __init__(self, data_dir: Path, label_studio: FakeLabelStudio, config: str = EXAMPLE, **settings: Any) -> None:
         self.label_studio = label_studio
         self.config = config
+        self.autosave = True
         self.settings = Settings(**{"data_dir": data_dir, "public_url": BASE} | settings)
         self.engine = fake_engine()
         self.service = Service(self.settings, self.engine)
@@ -42,9 +43,21 @@ class Backend:
         return self.client.post("/predict", json=self._request(list(tasks), None))
 
     def click(self, task: dict[str, Any], *points: dict[str, Any], **work: Any) -> Any:
-        """An interactive request. work: drafts=[...] or annotations=[...]."""
+        """An interactive request. work: drafts=[...] or annotations=[...].
+
+        Meanwhile the page saves a draft, as it does, with the points and what was there.
+        """
+        if self.autosave:
+            before = [r for d in work.get("drafts", []) for r in d["result"]]
+            draft = {"id": 900 + len(self.label_studio.drafts), "result": [*before, *points]}
+            self.label_studio.drafts = [*self.label_studio.drafts, draft]
         task = {"drafts": [], "annotations": [], "predictions": []} | task | work
         return self.client.post("/predict", json=self._request([task], {"result": list(points)}))
+
+    def arrived(self) -> None:
+        """Let all answers reach the page: time passes."""
+        for ticket in self.service._clicks._pending._tickets:
+            ticket.answered_at -= 60
 
     def _request(self, tasks: list[dict[str, Any]], context: object) -> dict[str, Any]:
         params = {"login": None, "password": None, "context": context}

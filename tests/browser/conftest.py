@@ -1,0 +1,76 @@
+"""One Label Studio and one backend for all browser tests; a browser for each test."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.browser.editor import Editor
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from tamdev import RUN_DIR  # noqa: E402
+from tamdev.processes import free_port  # noqa: E402
+from tamdev.rest import LabelStudio, answers  # noqa: E402
+from tamdev.servers import Account, start_backend, start_label_studio  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What runs: Label Studio, our backend's address, and the account that the tests use."""
+
+    label_studio: LabelStudio
+    backend: str
+    account: Account
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    root = tmp_path_factory.mktemp("servers")
+    account = Account("annotator@example.com", secrets.token_hex(8), secrets.token_hex(20))
+    program, label_studio = start_label_studio(root / "label-studio", free_port(), account, root / "label-studio.log")
+    with program:
+        program.wait_until(lambda: answers(f"{label_studio.url}/health") and label_studio.ready(), 300)
+        port = free_port()
+        with start_backend(root / "backend", port, label_studio, account, root / "backend.log") as backend:
+            yield Servers(label_studio, f"http://127.0.0.1:{port}", account)
+            sys.stdout.write(f"\nthe backend's last lines:\n{backend.last_lines()}\n")
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def editor(servers: Servers, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    """A fresh browser, logged in. A failed test leaves a picture of its page."""
+    with Editor(servers.label_studio.url, [servers.backend]) as editor:
+        editor.call("login", servers.account.username, servers.account.password)
+        yield editor
+        if request.node.stash.get(_failed, False):
+            editor.call("screenshot", str(screenshots / "failed.png"))
+        assert editor.call("takeFailures") == []
+
+
+@pytest.fixture
+def screenshots(request: pytest.FixtureRequest) -> Path:
+    """A folder that stays, for pictures of this test."""
+    folder = RUN_DIR / "screenshots" / request.node.name.replace("[", "-").rstrip("]")
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    return folder
