@@ -11,7 +11,7 @@ import torch
 
 from tam_backend.errors import BadInput
 from tam_backend.propagators.xmem import XMemConfig
-from tam_backend.propagators.xmem.affinity import query_terms
+from tam_backend.propagators.xmem.affinity import gather, product_of_rows, query_terms
 from tam_backend.propagators.xmem.memory import Memory
 from tam_backend.propagators.xmem.network import FrameEncoding
 from tam_backend.propagators.xmem.official import OfficialMemory
@@ -225,6 +225,15 @@ def test_similarities_larger_than_the_buffer_are_read_in_blocks(monkeypatch: pyt
     for number in range(10):
         both.add(number, [1] if number < 5 else [1, 2])
         both.check([1] if number < 5 else [1, 2])
+
+
+def test_the_readout_without_the_fused_kernel_is_the_same() -> None:
+    random = torch.Generator().manual_seed(0)
+    values, weights = torch.randn(50, 512, generator=random), torch.rand(7, 5, generator=random)
+    columns = torch.randint(0, 50, (7, 5), generator=random)
+    fused = torch.empty(7, 512)
+    gather(values, columns, weights, fused)
+    assert torch.allclose(product_of_rows(values, columns, weights), fused, atol=1e-5)
 
 
 def test_the_memory_stops_growing() -> None:

@@ -145,6 +145,29 @@ def test_large_frames_are_reduced_and_masks_enlarged_again(
     assert set(encodings) == {(3, 48, 80)}
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((64, 64), (48, 48)),
+        ((33, 57), (48, 64)),  # not enlarged: padded to multiples of 16
+        ((2160, 3840), (48, 96)),
+        ((1920, 1080), (96, 48)),
+        ((40, 1280), (16, 400)),  # a strip: held to the largest area
+        ((9, 20), (16, 32)),
+    ],
+)
+def test_frames_of_any_size(
+    network: XMem, encodings: list[tuple[int, ...]], size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    mask = np.zeros(size, bool)
+    mask[size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = True
+    propagation = XMemPropagator(network, CONFIG, InputSize(48, 6400)).begin(ArrayVideo(frames), {0: mask}, 0)
+    for frame in (1, 2):
+        assert propagation.step(frame).soft.shape == size
+    assert set(encodings) == {(3, *seen)}
+
+
 class Failing:
     """Makes the decoder fail ``times`` times from the ``after``-th call on."""
 

@@ -1,7 +1,7 @@
 """Anisotropic similarity between memory and query, top-k attention over it, and the readout, as fast as torch goes.
 
-Rows are elements, columns are channels: keys are N x 64. The similarity of the paper (equation 3 with shrinkage s and
-selection e, over sqrt(64)) is
+Rows are elements, columns are channels: keys are N x 64. The paper's anisotropic L2 similarity, with shrinkage s and
+selection e, over sqrt(64), is
 
     S(k, q) = -s/8 * sum_c e_c (k_c - q_c)^2 = [-s k^2 / 8 | s k / 4 | -s / 8] . [e | e q | sum_c e_c q_c^2],
 
@@ -25,11 +25,8 @@ def memory_terms(key: Tensor, shrinkage: Tensor) -> Tensor:
     return torch.cat([-key.square() * scale, 2 * key * scale, -scale], 1)
 
 
-def query_terms(key: Tensor, selection: Tensor | None = None) -> Tensor:
-    """Q x C, Q x C -> Q x (2C + 1). Without selection: plain L2 without the term that depends on the query alone,
-    which is the same for all memory elements and so changes no affinity."""
-    if selection is None:
-        return torch.cat([torch.ones_like(key), key, torch.zeros_like(key[:, :1])], 1)
+def query_terms(key: Tensor, selection: Tensor) -> Tensor:
+    """Q x C, Q x C -> Q x (2C + 1)."""
     weighted = key * selection
     return torch.cat([selection, weighted, (weighted * key).sum(1, keepdim=True)], 1)
 
@@ -46,10 +43,16 @@ def attend(similarity: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 def gather(values: Tensor, columns: Tensor, weights: Tensor, out: Tensor) -> None:
     """Weighted sums of rows: values N x C, columns and weights Q x k -> out, Q x C."""
+    weights = weights.to(values.dtype)
     if values.device.type == "mps":  # which has no embedding_bag with weights
-        torch.bmm(weights[:, None].to(values.dtype), values[columns], out=out[:, None])
+        out.copy_(product_of_rows(values, columns, weights))
     else:
-        out.copy_(F.embedding_bag(columns, values, per_sample_weights=weights.to(values.dtype), mode="sum"))
+        out.copy_(F.embedding_bag(columns, values, per_sample_weights=weights, mode="sum"))
+
+
+def product_of_rows(values: Tensor, columns: Tensor, weights: Tensor) -> Tensor:
+    """``gather`` without the fused kernel: k times the memory traffic."""
+    return torch.bmm(weights[:, None], values[columns])[:, 0]
 
 
 class SimilarityBlocks:

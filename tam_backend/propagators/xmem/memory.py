@@ -229,7 +229,7 @@ class Memory:
         return order[len(usage) - size :].sort().values
 
     def _consolidate(self, candidates: Tensor) -> None:
-        """Turn working elements into long-term prototypes (the paper's section 3.3).
+        """Turn working elements into long-term prototypes (the paper's memory potentiation).
 
         The most used candidates become prototypes. Each takes a mixture of all candidates' values and shrinkages,
         by a full softmax over the similarities between the candidates' keys and its own. An object has a value for a
