@@ -70,6 +70,9 @@ class LabelStudio:
     def create_project(self, title: str, label_config: str, **settings: object) -> int:
         return int(self.post("/api/projects", {"title": title, "label_config": label_config, **settings})["id"])
 
+    def delete_project(self, project: int) -> None:
+        self._call("DELETE", f"/api/projects/{project}")
+
     def connect_backend(self, project: int, url: str) -> None:
         """Connect an ML backend for smart clicks. Raises DevError when Label Studio cannot use it."""
         made = self.post("/api/ml", {"project": project, "url": url, "title": "Track anything", "is_interactive": True})

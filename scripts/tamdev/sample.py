@@ -52,9 +52,13 @@ def ensure_project(label_studio: LabelStudio, backend_url: str) -> int:
         maximum_annotations=1,
         sampling="Sequential sampling",
     )
-    label_studio.connect_backend(project_id, backend_url)
-    label_studio.upload(project_id, sample_clip())
-    wait_for_frames(label_studio, project_id)
+    try:
+        label_studio.connect_backend(project_id, backend_url)
+        label_studio.upload(project_id, sample_clip())
+        wait_for_frames(label_studio, project_id)
+    except BaseException:  # also Ctrl-C: the next run would take half a project for a whole one
+        label_studio.delete_project(project_id)
+        raise
     return project_id
 
 

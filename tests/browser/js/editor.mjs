@@ -85,11 +85,6 @@ export class Editor {
     return this.failures.splice(0);
   }
 
-  /** Error messages that the page shows to the person. */
-  shownErrors() {
-    return this.page.locator(".lsf-errors, [class*='error-message'], .ant-modal-confirm-error").allInnerTexts();
-  }
-
   // ---- switches and tools
 
   async setSwitch(name, on) {
