@@ -1,0 +1,64 @@
+"""Background work as people see it: plain data that the page /status and the mark on served frames show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class JobState(StrEnum):
+    """waiting: for its turn. delivering: computed, its masks wait for a moment when nobody works on the task."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DELIVERING = "delivering"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One object of one task that is, or was lately, tracked in the background.
+
+    label_studio: address of its Label Studio without a trailing slash. frames_done of frames_total have their masks.
+    seconds_left: None while it is not known. error: a sentence for people, "" if all is well. updated: Unix time.
+    """
+
+    id: int
+    label_studio: str
+    project: int
+    task: int
+    label: str
+    state: JobState
+    frames_done: int
+    frames_total: int
+    seconds_left: float | None
+    error: str
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClipProgress:
+    """How far the tracking of the clip that holds one frame has come, for the mark on that frame.
+
+    done: for each object at work there, label -> the frames of the video that are finished, as ranges with step 1.
+    clip: the frames of the video that the task shows.
+    """
+
+    clip: range
+    done: dict[str, Sequence[range]]
+
+
+class Progress(Protocol):
+    """Who knows about background work."""
+
+    def views(self) -> list[JobView]:
+        """Unfinished jobs first, then those that ended lately, the newest first."""
+        ...
+
+    def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
+        """Progress around a frame of a registered video; None if nothing is or was lately at work there."""
+        ...
