@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
-from tam_backend.errors import LabelStudioError
+from tam_backend.errors import LabelStudioError, NotFound
 from tam_backend.settings import Settings
 
 #: (connect, read) seconds for calls to Label Studio's API.
@@ -79,16 +81,28 @@ class Client:
     def __init__(self, connection: Connection, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._now: datetime | None = None
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def age(self, moment: object) -> float:
+        """Seconds since a moment that Label Studio wrote, by its own clock at the last call; 0 if that is unknown."""
+        try:
+            then = datetime.fromisoformat(str(moment))
+        except ValueError:
+            return 0.0
+        if self._now is None or then.tzinfo is None:
+            return 0.0
+        return (self._now - then).total_seconds()
 
     def task(self, project_id: int, task_id: int) -> dict[str, Any]:
         """One task with its data. Not by its own address: Label Studio answers that only after a call of our /predict,
         which may be waiting for this very answer."""
-        condition = {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task_id}
-        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
-        parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query}
-        for task in self._call("GET", "/api/tasks", params=parameters)["tasks"]:
-            if task["id"] == task_id:
-                return task
+        task = self.find_task(project_id, task_id)
+        if task is not None:
+            return task
         raise LabelStudioError(f"Label Studio has no task {task_id} in project {project_id}")
 
     def drafts(self, task_id: int) -> list[dict[str, Any]]:
@@ -122,6 +136,49 @@ class Client:
                 return tasks
             page += 1
 
+    def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
+        """One task with its data, annotations and predictions; None if it, or its project, is gone."""
+        try:
+            found = self._tasks_where(project_id, "filter:tasks:id", "Number", task_id)
+        except NotFound:
+            return None
+        return next((task for task in found if task["id"] == task_id), None)
+
+    def tasks_with(self, project_id: int, key: str, value: str) -> list[dict[str, Any]]:
+        """The tasks whose data has a text under a key."""
+        found = self._tasks_where(project_id, f"filter:tasks:data.{key}", "String", value)
+        return [task for task in found if task["data"].get(key) == value]
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        return self._call("GET", f"/api/projects/{project_id}/")
+
+    def replace_draft_result(self, draft_id: int, result: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the draft as it is then."""
+        return self._call("PATCH", f"/api/drafts/{draft_id}/", json={"result": result})
+
+    def predictions(self, task_id: int) -> list[dict[str, Any]]:
+        return self._call("GET", "/api/predictions/", params={"task": task_id})
+
+    def create_prediction(self, task_id: int, prediction: dict[str, Any]) -> int:
+        """Returns its id."""
+        return int(self._call("POST", "/api/predictions/", json={"task": task_id, **prediction})["id"])
+
+    def replace_prediction(self, prediction_id: int, prediction: dict[str, Any]) -> None:
+        self._call("PATCH", f"/api/predictions/{prediction_id}/", json=prediction)
+
+    def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
+        condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
+        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
+        tasks: list[dict[str, Any]] = []
+        page = 1
+        while True:
+            parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query}
+            answer = self._call("GET", "/api/tasks", params=parameters | {"page": page, "page_size": 100})
+            tasks += answer["tasks"]
+            if len(tasks) >= answer["total"] or not answer["tasks"]:
+                return tasks
+            page += 1
+
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         url = self._connection.url + path
         try:
@@ -138,14 +195,22 @@ class Client:
                 "organisations: switch them on under Organization > Access Token Settings, or set "
                 "TAM_LABEL_STUDIO_TOKEN to a token that is valid"
             )
+        self._note_time(response.headers.get("Date"))
         if not response.ok:
-            raise LabelStudioError(
+            raise (NotFound if response.status_code == 404 else LabelStudioError)(
                 f"Label Studio answered {response.status_code} to {method} {path}: {response.text:.200}"
             )
         try:
             return response.json() if response.content else None
         except requests.JSONDecodeError as e:
             raise LabelStudioError(f"Label Studio's answer to {method} {path} is not JSON") from e
+
+    def _note_time(self, date: str | None) -> None:
+        try:
+            now = parsedate_to_datetime(date or "")
+        except ValueError:
+            return
+        self._now = now if now.tzinfo else now.replace(tzinfo=UTC)
 
 
 def _origin(url: str) -> tuple[str, str, int] | None:
