@@ -18,10 +18,11 @@ from tam_backend.labelstudio.drafts import Drafts
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObject, TaskObjects
 from tam_backend.labelstudio.regions import check_regions, echo_point
-from tam_backend.labelstudio.requests import Ask, Json, parse_asks
+from tam_backend.labelstudio.requests import PROMPT_TYPES, Ask, Json, made_by_hand, parse_asks
+from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
-from tam_backend.sessions.tracks import Track, Work
+from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.video.base import Reader
 
@@ -53,6 +54,8 @@ class ClickAnswers:
         connections: Connections,
         turns: DeviceTurns,
         background: Background,
+        activity: Activity,
+        tracks: TrackTable,
         deliveries: DeliveryLog,
         answer_seconds: float,
         model_version: str,
@@ -63,6 +66,8 @@ class ClickAnswers:
         self._connections = connections
         self._turns = turns
         self._background = background
+        self._activity = activity
+        self._tracks = tracks
         self._deliveries = deliveries
         self._answer_seconds = answer_seconds
         self._model_version = model_version
@@ -80,18 +85,22 @@ class ClickAnswers:
         """
         connection = self._connections.current()
         clip = self._clips.find(task["data"], config, connection)
-        frames = len(clip.frames)
         task = self._with_prediction(task)
-        asks = parse_asks(task, context, config, frames)
+        asks = parse_asks(task, context, config, len(clip.frames))
         if not asks:
             raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
         work = work_of(task, project, connection.url if connection else "")
+        with self._activity.request(work):
+            return self._answer(asks, task, work, clip, config, started)
+
+    def _answer(self, asks: list[Ask], task: Json, work: Work, clip: Clip, config: LabelConfig, started: float) -> Json:
+        frames = len(clip.frames)
         self._forget_dropped(work, asks)
         subject = frozenset((a.mask_control.name, a.label) for a in asks)
         ids = frozenset[str]().union(*(a.ids for a in asks))
         ticket = Ticket(work, subject, ids, asks[0].draft, asks)
         siblings = self._pending.begin(ticket)
-        drafts = Drafts(connection, task)
+        drafts = Drafts(self._connections.current(), task)
         try:
             reader = self._library.open(clip.video)
             try:
@@ -101,15 +110,17 @@ class ClickAnswers:
                     ticket.work = [*ticket.work, ask]
                     late = max(deadline, time.monotonic() + 1)
                     regions += self._answers([ask], ticket, task, work, clip, reader, late)
-                regions = self._safe(regions, ticket, drafts, config)
+                others = self._others(ticket, task, work, config, frames)
+                regions += self._finished(others, task, work, clip, reader)
+                regions = self._safe(regions, ticket, others, drafts, config)
             finally:
                 reader.close()
         finally:
             self._pending.end(ticket)
         regions = list({r["id"]: r for r in regions}.values())  # a point may be strayed and left behind
         check_regions(regions, config, frames)
-        if not ticket.overtaken:
-            self._record(work, ticket.work, regions)
+        if not ticket.overtaken and (new := [p for a in asks for p in a.new_points]):
+            self._record(work, [*ticket.work, *others], f"point:{new[-1].id}", regions)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
         return {"result": regions, "score": score}
 
@@ -127,20 +138,49 @@ class ClickAnswers:
 
     def _forget_dropped(self, work: Work, asks: list[Ask]) -> None:
         """A point that is still new was not answered, for the page: it will drop an answer that is on its way."""
-        for ask in asks:
-            for point in ask.new_points:
-                self._deliveries.drop(work, ask.mask_control.name, ask.label, f"point:{point.id}")
+        for point in (p for ask in asks for p in ask.new_points):
+            self._deliveries.drop(work, f"point:{point.id}")
 
-    def _record(self, work: Work, asks: list[Ask], regions: list[Json]) -> None:
+    def _record(self, work: Work, asks: list[Ask], marker: str, regions: list[Json]) -> None:
         """Note which masks go out with which point."""
         for ask in asks:
             tag = ask.mask_control
-            if ask.new_points:
-                mine = [r for r in regions if r["from_name"] == tag.name and r["value"].get(tag.type) == [ask.label]]
-                frames = {r["item_index"] for r in mine if "score" in r}
-                self._deliveries.record(work, tag.name, ask.label, f"point:{ask.new_points[-1].id}", frames)
+            mine = [r for r in regions if r["from_name"] == tag.name and r["value"].get(tag.type) == [ask.label]]
+            frames = {r["item_index"] for r in mine if "score" in r}
+            self._deliveries.record(work, tag.name, ask.label, marker, frames)
 
-    def _safe(self, regions: list[Json], ticket: Ticket[Ask], drafts: Drafts, config: LabelConfig) -> list[Json]:
+    def _others(self, ticket: Ticket[Ask], task: Json, work: Work, config: LabelConfig, frames: int) -> list[Ask]:
+        """The person's other objects, as their draft has them: masks of those may have been finished since."""
+        mine = {(a.mask_control.name, a.label) for a in ticket.work}
+        prompts = [
+            region
+            for draft in task.get("drafts") or []
+            for region in draft.get("result") or []
+            if region.get("type") in PROMPT_TYPES and "is_positive" not in region
+        ]
+        try:
+            asks = parse_asks(task, {"result": prompts}, config, frames)
+        except BadInput as e:
+            log.info("task %s: the draft's other objects cannot be read: %s", task.get("id"), e)
+            return []
+        # A draft that lags behind the page would bring masks of fewer prompts than the page has.
+        tracks = self._tracks.of_task(work.label_studio, work.task)
+        latest = {(t.tag, t.label, t.ids) for t in tracks if not any(t.overlaps(n) for n in tracks if n.id > t.id)}
+        return [a for a in asks if (key := (a.mask_control.name, a.label)) not in mine and (*key, a.ids) in latest]
+
+    def _finished(self, asks: list[Ask], task: Json, work: Work, clip: Clip, reader: Reader) -> list[Json]:
+        """The masks of several objects that are finished, on frames where the page has none. Nothing is computed."""
+        regions: list[Json] = []
+        with self._objects.tracker(clip, reader) as tracker:
+            for ask in asks:
+                shown = frozenset(clip.frames[index] for index in ask.ours)
+                target = self._objects.prepare(ask, task, clip, reader, work, tracker)
+                regions += self._objects.finished(target, tracker, shown)
+        return regions
+
+    def _safe(
+        self, regions: list[Json], ticket: Ticket[Ask], others: list[Ask], drafts: Drafts, config: LabelConfig
+    ) -> list[Json]:
         """Leave out masks that might overwrite what a person has just fixed.
 
         A draft is saved some seconds after a change. So a fix made shortly before the click is not in the request, and
@@ -149,6 +189,7 @@ class ClickAnswers:
         come with the next click.
         """
         asks = {(a.mask_control.name, a.label): a for a in ticket.work}
+        late = {(a.mask_control.name, a.label) for a in others}
 
         def key(region: Json) -> tuple[str, str, int]:
             return region["from_name"], region["value"][region["type"]][0], region["item_index"]
@@ -156,17 +197,25 @@ class ClickAnswers:
         def at_risk(region: Json) -> bool:
             ask = asks.get(key(region)[:2])
             if "score" not in region or ask is None:
-                return False
+                return key(region)[:2] in late
             return ask.answered or (ask.continued and region["item_index"] != ask.focus)
 
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
         new_points = frozenset(p.id for a in ticket.work for p in a.new_points)
-        fixed = drafts.by_hand(new_points, config, lambda: ticket.overtaken)
-        if fixed is None:
+        saved = drafts.saved_after(new_points, lambda: ticket.overtaken)
+        if saved is None:
             log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
             return [r for r in regions if not at_risk(r)]
-        return [r for r in regions if "score" not in r or key(r) not in fixed]
+        fixed = made_by_hand(saved, config)
+        here = {r.get("id") for r in saved}
+
+        def untouched(region: Json) -> bool:
+            ask = asks.get(key(region)[:2])
+            shown = ask.ours.get(region["item_index"]) if ask and at_risk(region) else None
+            return key(region) not in fixed and (shown is None or shown.get("id") in here)
+
+        return [r for r in regions if "score" not in r or untouched(r)]
 
     def _left_behind(
         self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts, config: LabelConfig

@@ -27,7 +27,8 @@ from tam_backend.labelstudio.connections import Client, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
-from tam_backend.labelstudio.requests import Json, parse_asks
+from tam_backend.labelstudio.requests import PROMPT_TYPES, Json, parse_asks
+from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 LEFT_ALONE = 60.0
 #: The same at the moment when the task is opened: whoever opens it is not working on it.
 LEFT_ALONE_AT_OPENING = 10.0
-#: Regions that are prompts.
-_PROMPT_TYPES = frozenset({"keypointlabels", "rectanglelabels"})
 #: Seconds until a draft that someone works on is looked at again.
 _LOOK_AGAIN = 60.0
 
@@ -60,6 +59,7 @@ class Deliveries:
         library: VideoLibrary,
         clips: ClipFiller,
         connections: Connections,
+        activity: Activity,
         database: Database,
         tracks: TrackTable,
         deliveries: DeliveryLog,
@@ -71,6 +71,7 @@ class Deliveries:
         self._library = library
         self._clips = clips
         self._connections = connections
+        self._activity = activity
         self._database = database
         self._tracks = tracks
         self._deliveries = deliveries
@@ -210,7 +211,7 @@ class Deliveries:
         clip = self._clips.find(task["data"], config, client.connection)
         work = Work(client.connection.url, int(task["project"]), int(task["id"]))
         seen = {"data": task["data"], "drafts": [draft]}
-        prompts = [r for r in draft["result"] if r.get("type") in _PROMPT_TYPES]
+        prompts = [r for r in draft["result"] if r.get("type") in PROMPT_TYPES]
         asks = parse_asks(seen, {"result": prompts}, config, len(clip.frames))
         regions: dict[str, Json] = {}
         added: dict[tuple[str, str], set[int]] = {}
@@ -230,7 +231,7 @@ class Deliveries:
         regions = {i: r for i, r in regions.items() if r not in draft["result"]}
         if not regions:
             return False
-        if client.age(draft.get("updated_at")) < left_alone:
+        if min(client.age(draft.get("updated_at")), self._activity.idle_seconds(work)) < left_alone:
             return True
         check_regions(regions.values(), config, len(clip.frames))
         # Read once more: the time between this and writing is all that another save could fall into.

@@ -22,6 +22,7 @@ from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
@@ -54,21 +55,22 @@ class Service:
         self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)
         self._disk = DiskStore(self._database, settings.state_mb * 1_000_000)
         store = LayeredStore(self._memory, self._disk)
-        tracks = TrackTable(self._database)
+        self._tracks = tracks = TrackTable(self._database)
         log_of_deliveries = DeliveryLog(self._database)
         inherited = InheritedAnchors(self._database, store)
         objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited)
+        self._activity = activity = Activity()
         self._deliveries = Deliveries(
-            objects, self.library, self._clips, self.connections, self._database, tracks, log_of_deliveries, inherited,
-            settings.follow_frames, self.model_version,
+            objects, self.library, self._clips, self.connections, activity, self._database, tracks, log_of_deliveries,
+            inherited, settings.follow_frames, self.model_version,
         )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock"
         )
         self._clicks = ClickAnswers(
-            objects, self.library, self._clips, self.connections, turns, self.jobs, log_of_deliveries,
-            settings.answer_seconds, self.model_version,
+            objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
+            log_of_deliveries, settings.answer_seconds, self.model_version,
         )  # fmt: skip
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
         self._filling: dict[tuple[str, int], Future[None]] = {}

@@ -49,11 +49,11 @@ class DeliveryLog:
                 (work.label_studio, work.task, tag, label, marker, json.dumps(sorted(together)), saved),
             )
 
-    def drop(self, work: Work, tag: str, label: str, marker: str) -> None:
-        """A batch did not arrive."""
+    def drop(self, work: Work, marker: str) -> None:
+        """What went out with a marker did not arrive."""
         self._database.run(
-            "DELETE FROM deliveries WHERE label_studio = ? AND task = ? AND tag = ? AND label = ? AND marker = ?",
-            (work.label_studio, work.task, tag, label, marker),
+            "DELETE FROM deliveries WHERE label_studio = ? AND task = ? AND marker = ?",
+            (work.label_studio, work.task, marker),
         )
 
     def batches(self, work: Work, tag: str, label: str) -> list[Batch]:

@@ -8,21 +8,21 @@ one device; a second one talks to Label Studio, so that a slow Label Studio does
 from __future__ import annotations
 
 import fcntl
-import heapq
-import itertools
 import logging
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Protocol
 
 from tam_backend.engines import Engine
 from tam_backend.errors import TamError
-from tam_backend.sessions.progress import ClipProgress, JobState, JobView
-from tam_backend.sessions.tracks import Track, TrackTable, Work
+from tam_backend.sessions.calls import DelayedCalls
+from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
+from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.tracking.store import BlobStore
 from tam_backend.tracking.tracker import TrackedFrame, Tracker
@@ -131,11 +131,10 @@ class BackgroundJobs:
         self._opened: OrderedDict[int, _Open] = OrderedDict()
         self._served: dict[Work, float] = {}
         self._condition = threading.Condition()  # taken before the database's lock, never after it
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
         self._closing = False
-        self._threads: list[threading.Thread] = []
         self._synced = 0.0
+        self._calls = DelayedCalls("delivering")
+        self._thread: threading.Thread | None = None
         self._owner = _own(lock)
         if self._owner is None:
             log.warning("another process works on %s: background work is left to it", lock.parent)
@@ -144,18 +143,17 @@ class BackgroundJobs:
         for number in table.unfinished():
             if track := table.get(number):
                 self._adopt(track)
-        for name, run in (("tracking", self._compute), ("delivering", self._deliver)):
-            thread = threading.Thread(target=run, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._thread = threading.Thread(target=self._compute, name="tracking", daemon=True)
+        self._thread.start()
 
     def close(self, timeout: float = 10.0) -> None:
         """Stop within one frame's time. What is unfinished goes on at the next start."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()
-        for thread in self._threads:
-            thread.join(timeout)
+        self._calls.close()
+        if self._thread is not None:
+            self._thread.join(timeout)
         if self._owner is not None:
             self._owner.close()
 
@@ -209,7 +207,7 @@ class BackgroundJobs:
         with self._condition:
             jobs = [j for j in self._jobs.values() if not j.superseded]
             live = [self._view(j) for j in jobs]
-        ended = [_view(t, t.done, None) for t in self._table.ended(_ENDED_SHOWN)]
+        ended = [view_of(t, t.done, None) for t in self._table.ended(_ENDED_SHOWN)]
         return live + ended
 
     def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
@@ -221,7 +219,7 @@ class BackgroundJobs:
             if not around:
                 return None
             clip = min((c for _, c in around), key=len)
-            done = {j.track.label: _ranges(f for f in j.finished if f in clip) for j, _ in around}
+            done = {j.track.label: ranges_of(f for f in j.finished if f in clip) for j, _ in around}
         return ClipProgress(clip, done)
 
     @property
@@ -244,21 +242,28 @@ class BackgroundJobs:
                 return
         if track.follows:
             job.held = True
-            self._call(0, lambda: self._plan(job))
+            self._calls.put(0, lambda: self._plan(job))
         elif track.state is JobState.DELIVERING:
             job.finished = set(track.frames)
-            self._call(0, lambda: self._deliver_clip(job))
+            self._calls.put(0, lambda: self._deliver_clip(job))
 
     def _compute(self) -> None:
         try:
-            while (job := self._next()) is not None:
+            while True:
                 try:
-                    self._advance(job)
-                except TamError as e:
-                    self._end(job, JobState.FAILED, str(e))
-                except Exception:
-                    log.exception("task %s, %s: tracking failed", job.track.work.task, job.track.label)
-                    self._end(job, JobState.FAILED, "tracking failed; the backend's log says why")
+                    job = self._next()
+                    if job is None:
+                        return
+                    try:
+                        self._advance(job)
+                    except TamError as e:
+                        self._end(job, JobState.FAILED, str(e))
+                    except Exception:
+                        log.exception("task %s, %s: tracking failed", job.track.work.task, job.track.label)
+                        self._end(job, JobState.FAILED, "tracking failed; the backend's log says why")
+                except sqlite3.Error as e:  # a full disk, perhaps for a while
+                    log.error("background work waits: the database cannot be used (%s)", e)
+                    time.sleep(_SYNC_EVERY)
         finally:
             for opened in self._opened.values():
                 opened.close()
@@ -353,28 +358,10 @@ class BackgroundJobs:
             self._fill_finished(job)
             self._end_when_filled(job)
         else:
-            self._call(0, lambda: self._begin_follow(job))
-            self._call(0, lambda: self._deliver_clip(job))
+            self._calls.put(0, lambda: self._begin_follow(job))
+            self._calls.put(0, lambda: self._deliver_clip(job))
 
     # ---- delivering
-
-    def _deliver(self) -> None:
-        while True:
-            with self._condition:
-                if self._closing:
-                    return
-                now = time.monotonic()
-                if not self._calls or self._calls[0][0] > now:
-                    self._condition.wait(min(self._calls[0][0] - now, 1.0) if self._calls else 1.0)
-                    continue
-                _, _, call = heapq.heappop(self._calls)
-            call()
-
-    def _call(self, seconds: float, call: Callable[[], None]) -> None:
-        """Have something done by the thread that delivers, some seconds from now."""
-        with self._condition:
-            heapq.heappush(self._calls, (time.monotonic() + seconds, next(self._order), call))
-            self._condition.notify_all()
 
     def _guarded(self, job: _Job, again: Callable[[], None], action: Callable[[], None]) -> None:
         """Do something with Label Studio for a job; later, if it does not answer."""
@@ -388,7 +375,7 @@ class BackgroundJobs:
         except TamError as e:
             log.warning("task %s, %s: %s; trying again in %.0f s", job.track.work.task, job.track.label, e, job.retry)
             job.track = self._table.update(job.track, error=str(e))
-            self._call(job.retry, again)
+            self._calls.put(job.retry, again)
             job.retry = min(2 * job.retry, _RETRY[1])
         except Exception:
             log.exception("task %s, %s: could not be delivered", job.track.work.task, job.track.label)
@@ -402,7 +389,7 @@ class BackgroundJobs:
             if wait is None:
                 self._end(job, JobState.DONE, "")
             else:
-                self._call(wait, lambda: self._deliver_clip(job))
+                self._calls.put(wait, lambda: self._deliver_clip(job))
 
         self._guarded(job, lambda: self._deliver_clip(job), action)
 
@@ -440,7 +427,7 @@ class BackgroundJobs:
                 with self._condition:
                     del job.clips[task]
                     job.waiting_for += 1
-                self._call(0, lambda task=task: self._fill(job, task))  # type: ignore[misc]
+                self._calls.put(0, lambda task=task: self._fill(job, task))  # type: ignore[misc]
 
     def _fill(self, job: _Job, task: int) -> None:
         def action() -> None:
@@ -472,35 +459,7 @@ class BackgroundJobs:
     def _view(self, job: _Job) -> JobView:
         left = len(job.track.frames) - len(job.finished)
         known = job.seconds_per_frame is not None and job.track.state is not JobState.DELIVERING
-        return _view(job.track, len(job.finished), left * (job.seconds_per_frame or 0.0) if known else None)
-
-
-def _view(track: Track, done: int, seconds_left: float | None) -> JobView:
-    return JobView(
-        id=track.id,
-        label_studio=track.work.label_studio,
-        project=track.work.project,
-        task=track.work.task,
-        label=track.label,
-        state=track.state,
-        frames_done=done,
-        frames_total=len(track.frames),
-        seconds_left=seconds_left,
-        error=track.error,
-        updated=track.updated,
-        follows=track.follows,
-    )
-
-
-def _ranges(frames: Iterable[int]) -> list[range]:
-    """Frames as few ranges."""
-    ranges: list[range] = []
-    for frame in sorted(frames):
-        if ranges and ranges[-1].stop == frame:
-            ranges[-1] = range(ranges[-1].start, frame + 1)
-        else:
-            ranges.append(range(frame, frame + 1))
-    return ranges
+        return view_of(job.track, len(job.finished), left * (job.seconds_per_frame or 0.0) if known else None)
 
 
 def _own(path: Path) -> IO[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -64,3 +64,14 @@ class Progress(Protocol):
     def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
         """Progress around a frame of a registered video; None if nothing is or was lately at work there."""
         ...
+
+
+def ranges_of(frames: Iterable[int]) -> list[range]:
+    """Frames as few ranges."""
+    ranges: list[range] = []
+    for frame in sorted(frames):
+        if ranges and ranges[-1].stop == frame:
+            ranges[-1] = range(ranges[-1].start, frame + 1)
+        else:
+            ranges.append(range(frame, frame + 1))
+    return ranges

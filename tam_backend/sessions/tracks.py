@@ -13,7 +13,7 @@ import numpy as np
 
 from tam_backend.prompts import Box, Click, FramePrompts, Mask
 from tam_backend.sessions.database import Database
-from tam_backend.sessions.progress import JobState
+from tam_backend.sessions.progress import JobState, JobView
 from tam_backend.tracking.tracker import Anchor
 
 #: States in which there is still something to do, for SQL.
@@ -225,3 +225,21 @@ def _unpack_mask(arrays: Mapping[str, Any], name: str, shape: list[int] | None) 
         return None
     height, width = shape
     return np.unpackbits(arrays[name], count=height * width).reshape(height, width).astype(bool)
+
+
+def view_of(track: Track, done: int, seconds_left: float | None) -> JobView:
+    """A track as people see it. done: frames."""
+    return JobView(
+        id=track.id,
+        label_studio=track.work.label_studio,
+        project=track.work.project,
+        task=track.work.task,
+        label=track.label,
+        state=track.state,
+        frames_done=done,
+        frames_total=len(track.frames),
+        seconds_left=seconds_left,
+        error=track.error,
+        updated=track.updated,
+        follows=track.follows,
+    )
