@@ -97,6 +97,8 @@ class Deliveries:
             waiting = [self._complete(draft, task, config, client, LEFT_ALONE) for draft in own]
             return _LOOK_AGAIN if any(waiting) else None
         if not drafts and not task.get("annotations"):
+            if self._activity.idle_seconds(track.work) < LEFT_ALONE:
+                return _LOOK_AGAIN  # the page saves its first draft some seconds after the click
             self._predict(track.work, self._clips.find(task["data"], config, client.connection), config, client)
         # Otherwise the person has submitted, or left before the page saved anything while others work on the task.
         return None
@@ -143,7 +145,8 @@ class Deliveries:
         client, config, _ = self._read(track)
         work = Work(track.work.label_studio, track.work.project, task)
         found = client.find_task(work.project, task)
-        if found is not None and not found.get("annotations") and not client.drafts(task):
+        working = self._activity.idle_seconds(work) < LEFT_ALONE
+        if found is not None and not found.get("annotations") and not client.drafts(task) and not working:
             self._predict(work, self._clips.find(found["data"], config, client.connection), config, client)
 
     # ---- what requests need
@@ -238,10 +241,12 @@ class Deliveries:
         now = next((d for d in client.drafts(work.task) if d["id"] == draft["id"]), None)
         if now is None or now["updated_at"] != draft["updated_at"]:
             return True
+        marker = f"draft:{draft['id']}/{time.time_ns()}"
+        for region in regions.values():
+            region["meta"]["batch"] = marker
         kept = [regions.pop(str(r.get("id")), r) for r in now["result"]]
         saved = client.replace_draft_result(draft["id"], [*kept, *regions.values()])
         for (tag, label), frames in added.items():
-            marker = f"draft:{draft['id']}/{time.time_ns()}"
             self._deliveries.record(work, tag, label, marker, frames, str(saved.get("updated_at", "")))
         log.info("task %s: draft %s got %d regions", work.task, draft["id"], len(regions))
         return False
@@ -268,7 +273,7 @@ class Deliveries:
             number = client.create_prediction(work.task, prediction)
         for (tag, label), indices in frames.items():
             self._inherited.set(work, tag, label, anchors[tag, label])
-            self._deliveries.record(work, tag, label, f"prediction:{number}", indices)
+            self._deliveries.record(work, tag, label, _prediction_marker(work), indices)
         self._database.run(
             "INSERT OR REPLACE INTO predictions (label_studio, task, prediction, digest) VALUES (?, ?, ?, ?)",
             (work.label_studio, work.task, number, digest),
@@ -296,7 +301,7 @@ class Deliveries:
                         tracked = tracker.stored(around, frame)
                         if tracked is None or not tracked.mask.any():
                             continue
-                        meta = self._objects.meta(tracked)
+                        meta = self._objects.meta(tracked) | {"batch": _prediction_marker(work)}
                         regions.append(mask_region(control, label, index, tracked.mask, tracked.quality, meta))
                         qualities.append(tracked.quality)
                         frames.setdefault((tag, label), set()).add(index)
@@ -347,6 +352,10 @@ def mask_control(config: LabelConfig, tag: str, label: str) -> Control:
         if control.name == tag and label in control.labels:
             return control
     raise Obsolete(f"the project's labeling configuration has no label {label!r} in {tag!r} any more")
+
+
+def _prediction_marker(work: Work) -> str:
+    return f"prediction:{work.task}"
 
 
 def _ids(draft: Json) -> set[str]:

@@ -101,13 +101,14 @@ class TaskObjects:
         """
         source, regions = newest_work(task, set(ask.ids))
         answered = {r.get("id") for r in regions if "is_positive" not in r}
+        brought = {m.get("batch") for r in regions if isinstance(m := r.get("meta"), dict)}
         saved_at = next((d.get("updated_at") for d in task.get("drafts") or [] if f"draft:{d.get('id')}" == source), "")
         here = ask.ours.keys() | ask.by_hand.keys() | {p.frame for p in ask.points if p.new}
         deleted: set[int] = set()
         unsure: set[int] = set()
         for batch in self._log.batches(work, ask.mask_control.name, ask.label):
             kind, _, name = batch.marker.partition(":")
-            arrived = name in answered if kind == "point" else bool(batch.frames & here)
+            arrived = name in answered if kind == "point" else batch.marker in brought
             if arrived:
                 deleted |= batch.frames - here
             if batch.saved and batch.saved == saved_at:

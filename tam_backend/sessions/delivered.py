@@ -26,27 +26,19 @@ class DeliveryLog:
     """Batches by task and object, in the database. Thread-safe.
 
     A marker says how to recognise that a batch arrived on the page: ``point:ID`` by that point, which the answer
-    brought back; any other (``draft:...``, ``prediction:...``) by any of its masks.
+    brought back; any other (``draft:...``, ``prediction:...``) by masks that have it as ``meta.batch``.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def record(self, work: Work, tag: str, label: str, marker: str, frames: Collection[int], saved: str = "") -> None:
-        """Note a batch. One with the same marker is added to."""
-        if not frames:
-            return
-        with self._database.transaction():
-            known = self._database.rows(
-                "SELECT frames FROM deliveries WHERE label_studio = ? AND task = ? AND tag = ? AND label = ? "
-                "AND marker = ?",
-                (work.label_studio, work.task, tag, label, marker),
-            )
-            together = set(frames).union(*(json.loads(f) for (f,) in known))
+        """Note a batch, in place of one with the same marker."""
+        if frames:
             self._database.run(
                 "INSERT OR REPLACE INTO deliveries (label_studio, task, tag, label, marker, frames, saved) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (work.label_studio, work.task, tag, label, marker, json.dumps(sorted(together)), saved),
+                (work.label_studio, work.task, tag, label, marker, json.dumps(sorted(frames)), saved),
             )
 
     def drop(self, work: Work, marker: str) -> None:

@@ -85,8 +85,8 @@ def test_the_next_click_returns_what_was_finished_since(backend, task):
     steps = len(backend.engine.propagator.steps)
     masks = masks_of(backend.click(task, *points, point("p3", 12, 21, 24), drafts=[saved]))
     assert {0, 1, 2, 3, 4, 12, 31, 39} <= masks.keys()  # before p1, after p2: nothing changed there
-    assert len(backend.engine.propagator.steps) == steps
     tracked(backend)
+    assert set(backend.engine.propagator.steps[steps:]) <= set(range(6, 30))
 
 
 def test_a_click_on_another_object_brings_what_was_finished_of_the_first(backend, task):
@@ -95,7 +95,9 @@ def test_a_click_on_another_object_brings_what_was_finished_of_the_first(backend
     tracked(backend)
     backend.arrived()
     saved = draft(*accepted(one), *masks_of(first).values())
-    backend.label_studio.drafts = [draft(*accepted(one), *masks_of(first).values(), two, updated="2026-01-01T00:01:00Z")]
+    backend.label_studio.drafts = [
+        draft(*accepted(one), *masks_of(first).values(), two, updated="2026-01-01T00:01:00Z")
+    ]
     response = backend.click(task, two, drafts=[saved])
     masks = [r for r in regions_of(response) if r["type"] == "brushlabels"]
     assert sorted(r["item_index"] for r in masks if r["meta"]["object"] == LABELS[0]) == [
@@ -113,10 +115,7 @@ def test_a_new_prompt_stops_the_job_within_one_frame(backend, task):
     tracked(backend)
     # one frame of the old job may have been under way
     assert len(backend.engine.propagator.steps) - before <= FRAMES
-    assert [(v.state, v.frames_done) for v in backend.service.jobs.views()] in (
-        [(JobState.DELIVERING, FRAMES)],
-        [(JobState.DONE, FRAMES)],
-    )
+    assert [(v.state, v.frames_done) for v in backend.service.jobs.views()] in ([(JobState.DELIVERING, FRAMES)],)
 
 
 def test_a_restart_loses_no_finished_frame_and_goes_on(tmp_path, label_studio, backend, task):
@@ -187,7 +186,20 @@ def test_a_click_whose_answer_nobody_waited_for_is_not_lost(backend, task, label
     assert p1["meta"]["is_positive"] is True
 
 
-def test_without_draft_or_annotation_a_prediction_is_posted_and_replaced(backend, task, label_studio):
+@pytest.fixture
+def at_once(monkeypatch):
+    """Deliveries do not wait for the page to save its draft."""
+    monkeypatch.setattr("tam_backend.labelstudio.delivery.LEFT_ALONE", -1.0)
+
+
+def test_no_prediction_while_the_page_has_not_saved_its_draft(backend, task, label_studio):
+    backend.click(task, point("p1", 5, 20, 24))
+    until(lambda: [v.state for v in tracked(backend)] == [JobState.DELIVERING])
+    time.sleep(0.2)
+    assert not label_studio.predictions
+
+
+def test_without_draft_or_annotation_a_prediction_is_posted_and_replaced(backend, task, label_studio, at_once):
     one = point("p1", 5, 20, 24)
     backend.click(task, one)
     [prediction] = until(lambda: list(label_studio.predictions.values()))
@@ -234,7 +246,7 @@ def test_one_click_reaches_all_tasks_of_the_video(clips, label_studio):
     assert len(label_studio.predictions) == 3
 
 
-def test_tasks_that_someone_has_begun_keep_out_of_it(clips, label_studio):
+def test_tasks_that_someone_has_begun_keep_out_of_it(clips, label_studio, at_once):
     backend, tasks = clips
     label_studio.drafts = [draft(point("x", 5, 20, 24), task=tasks[0]["id"])]
     label_studio.tasks[tasks[2]["id"]]["annotations"] = [{"id": 1, "result": []}]
@@ -244,7 +256,7 @@ def test_tasks_that_someone_has_begun_keep_out_of_it(clips, label_studio):
     assert set(predicted(label_studio)) == {tasks[1]["id"], tasks[3]["id"]}
 
 
-def test_a_correction_of_a_prediction_joins_the_prompts_it_came_from(clips, label_studio):
+def test_a_correction_of_a_prediction_joins_the_prompts_it_came_from(clips, label_studio, at_once):
     backend, tasks = clips
     backend.click(tasks[0], point("p1", 5, 20, 24))
     until(lambda: len(predicted(label_studio)) == 4)
@@ -258,7 +270,7 @@ def test_a_correction_of_a_prediction_joins_the_prompts_it_came_from(clips, labe
     assert decode_region_mask(masks_of(response)[9], 48, 64)[24, 20]
 
 
-def test_who_begins_on_an_empty_task_has_an_object_of_their_own(clips, label_studio):
+def test_who_begins_on_an_empty_task_has_an_object_of_their_own(clips, label_studio, at_once):
     backend, tasks = clips
     backend.click(tasks[0], point("p1", 5, 20, 24))
     until(lambda: len(predicted(label_studio)) == 4)
@@ -281,7 +293,7 @@ def test_nothing_is_followed_when_the_setting_says_so(tmp_path, label_studio):
         backend.service.close()
 
 
-def test_a_label_studio_that_does_not_answer_gets_its_masks_later(backend, task, label_studio, monkeypatch):
+def test_a_label_studio_that_does_not_answer_gets_its_masks_later(backend, task, label_studio, monkeypatch, at_once):
     monkeypatch.setattr("tam_backend.sessions.jobs._RETRY", (0.05, 0.1))
     label_studio.failing = True
     backend.click(task, point("p1", 5, 20, 24))
