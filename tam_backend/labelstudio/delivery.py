@@ -97,7 +97,7 @@ class Deliveries:
             waiting = [self._complete(draft, task, config, client, LEFT_ALONE) for draft in own]
             return _LOOK_AGAIN if any(waiting) else None
         if not drafts and not task.get("annotations"):
-            if self._activity.idle_seconds(track.work) < LEFT_ALONE:
+            if min(self._activity.idle_seconds(track.work), time.time() - track.asked) < LEFT_ALONE:
                 return _LOOK_AGAIN  # the page saves its first draft some seconds after the click
             self._predict(track.work, self._clips.find(task["data"], config, client.connection), config, client)
         # Otherwise the person has submitted, or left before the page saved anything while others work on the task.

@@ -56,6 +56,7 @@ class Track:
     total: int = 0
     error: str = ""
     attempts: int = 0
+    asked: float = 0.0
     updated: float = 0.0
     id: int = 0
     ids: frozenset[str] = field(init=False)
@@ -76,7 +77,7 @@ class Track:
 
 _COLUMNS = (
     "id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows, "
-    "state, done, total, error, attempts, updated"
+    "state, done, total, error, attempts, created, updated"
 )
 
 
@@ -104,7 +105,7 @@ class TrackTable:
                     track.error, track.attempts, now, now,
                 ),
             )  # fmt: skip
-        return replace(track, id=int(cursor.lastrowid or 0), updated=now)
+        return replace(track, id=int(cursor.lastrowid or 0), asked=now, updated=now)
 
     def update(self, track: Track, **changes: Any) -> Track:
         """Store a change of state, done, total, error or attempts, and return the changed track."""
@@ -170,10 +171,11 @@ class TrackTable:
 
 def _track(row: tuple[Any, ...]) -> Track:
     (id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows,
-     state, done, total, error, attempts, updated) = row  # fmt: skip
+     state, done, total, error, attempts, asked, updated) = row  # fmt: skip
     return Track(
         Work(label_studio, project, task), tag, label, video, range(start, stop), focus, unpack_anchors(anchors),
-        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, total, error, attempts, updated, id,
+        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, total, error, attempts, asked, updated,
+        id,
     )  # fmt: skip
 
 
