@@ -36,8 +36,8 @@ _SLICE = 2.0
 _OPEN_JOBS = 3
 #: How often the table is looked at for what other processes asked for.
 _SYNC_EVERY = 2.0
-#: A job that ends the process this often before it finishes a single frame is not begun again.
-_MAX_ATTEMPTS = 3
+#: A job under which the process ended this often without one frame finished in between is not begun again.
+_MAX_ATTEMPTS = 10
 #: Seconds to the first and to the last of the attempts to reach a Label Studio that does not answer.
 _RETRY = (5.0, 300.0)
 _ENDED_SHOWN = 100
@@ -86,7 +86,6 @@ class _Job:
     finished: set[int] = field(default_factory=set)
     served: float = 0.0
     seconds_per_frame: float | None = None
-    computed: bool = False  # since the last attempt was counted
     waiting_for: int = 0  # deliveries of clips under way
     retry: float = _RETRY[0]
 
@@ -318,7 +317,8 @@ class BackgroundJobs:
                 return
             now = time.monotonic()
             if not tracked.reused:
-                job.computed = True
+                if job.track.attempts:
+                    job.track = self._table.update(job.track, attempts=0)
                 last = job.seconds_per_frame
                 job.seconds_per_frame = now - began if last is None else 0.9 * last + 0.1 * (now - began)
             with self._condition:
@@ -329,8 +329,7 @@ class BackgroundJobs:
         with self._condition:
             job.served = self._served[job.track.work] = time.monotonic()
         if not job.superseded:
-            attempts = 0 if job.computed else job.track.attempts
-            job.track = self._table.update(job.track, done=len(job.finished), attempts=attempts)
+            job.track = self._table.update(job.track, done=len(job.finished))
 
     def _open(self, job: _Job) -> _Open:
         opened = self._opened.get(job.track.id)

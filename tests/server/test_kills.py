@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import pytest
 
 from tests.browser import scene
 from tests.server.kills import track
@@ -13,7 +10,6 @@ from tests.server.kills import track
 KILLS = 8
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_random_kills(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(scene, "FRAMES", 150)
     monkeypatch.setattr(scene, "centre", lambda name, frame: _CENTRE(name, frame / 6))
