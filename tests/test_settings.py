@@ -18,6 +18,7 @@ def test_every_option_is_read_from_its_variable():
             "TAM_LABEL_STUDIO_TOKEN": "t", "TAM_PUBLIC_URL": "https://b/x/", "TAM_MEDIA_HOSTS": "A.example, b:90,",
             "TAM_CLIP_LENGTH": "300", "TAM_ANSWER_SECONDS": "2.5", "TAM_FRAME_CAPTION": "Yes",
             "TAM_FRAME_QUALITY": "80", "TAM_FRAME_CACHE_MB": "5", "TAM_RESULT_CACHE_MB": "6", "TAM_MAX_VIDEO_MB": "7",
+            "TAM_PROGRESS_MARK": "on",
             "TAM_MAX_REQUEST_MB": "8", "TAM_CHECKPOINT_DIR": "/weights", "TAM_CHECKPOINT_URL": "http://mirror/sam/",
         }
     )  # fmt: skip
@@ -25,9 +26,9 @@ def test_every_option_is_read_from_its_variable():
         data_dir=Path("/data"), engine="e", label_studio_url="http://ls:8080", label_studio_token="t",
         public_url="https://b/x", media_hosts=("a.example", "b:90"), clip_length=300, answer_seconds=2.5,
         frame_caption=True, frame_quality=80, frame_cache_mb=5, result_cache_mb=6, max_video_mb=7, max_request_mb=8,
-        checkpoint_dir=Path("/weights"), checkpoint_url="http://mirror/sam",
+        checkpoint_dir=Path("/weights"), checkpoint_url="http://mirror/sam", progress_mark=True,
     )  # fmt: skip
-    assert len(Settings.describe()) == 16
+    assert len(Settings.describe()) == 17
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tam_backend.video.jpeg import encode_jpeg, placeholder
+from tam_backend.video.jpeg import decode_jpeg, encode_jpeg, placeholder
 from tests.video.make import number_of, picture
 
 
@@ -47,6 +47,18 @@ def test_a_long_caption_stays_within_a_narrow_frame():
     letters = (shown.min(axis=2) > 170).any(axis=0)
     assert letters.any()
     assert not letters[-2:].any(), "the last letter is cut off"
+
+
+def test_rows_below_a_caption_stay_free():
+    image = np.full((352, 640, 3), 128, np.uint8)
+    low, high = (decode(encode_jpeg(image, quality=100, caption="frame 12", raised=rows)) for rows in (0, 48))
+    assert np.abs(high[-47:].astype(int) - 128).max() < 3  # the dark edge of letters may take one
+    np.testing.assert_array_equal(high[:-48], low[48:])  # the same caption, 48 rows higher
+
+
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(ValueError, match="no JPEG"):
+        decode_jpeg(b"not a picture")
 
 
 def test_a_caption_may_hold_any_letters_and_fit_any_frame():
