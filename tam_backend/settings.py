@@ -107,7 +107,7 @@ class Settings:
     )
     progress_mark: bool = _option(
         False, "TAM_PROGRESS_MARK", _boolean,
-        "Draw a thin strip along the bottom edge of served frames while objects are tracked in the background: it "
+        "Draw a thin strip along the top edge of served frames while objects are tracked in the background: it "
         "stands for the clip, what is finished is bright. Browsers then ask for a frame anew each time.",
     )  # fmt: skip
     frame_quality: int = _option(90, "TAM_FRAME_QUALITY", _integer(1, 100), "JPEG quality of the served frames.")

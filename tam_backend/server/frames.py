@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from flask import Blueprint, Response, abort, request
 
-from tam_backend.drawing import draw_progress, progress_height
+from tam_backend.drawing import draw_progress
 from tam_backend.errors import MediaError
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks
@@ -64,6 +64,8 @@ class FrameServer:
         self._library = library
         self._settings = settings
         self._progress = progress
+        #: What decides how a frame looks, apart from its mark.
+        self._look = f"{settings.frame_quality}/{int(settings.frame_caption)}"
         path = settings.data_dir / "frames"
         self._cache = diskcache.Cache(
             str(path), size_limit=settings.frame_cache_mb * 1_000_000, eviction_policy="least-recently-stored"
@@ -96,13 +98,6 @@ class FrameServer:
         # From the JPEG and not from the video: a few milliseconds always, where a seek could cost a hundred.
         return encode_jpeg(draw_progress(decode_jpeg(data), mark.done, mark.at), quality=self._settings.frame_quality)
 
-    @property
-    def _look(self) -> str:
-        """What decides how a frame looks before it is marked. A caption leaves room for the mark."""
-        settings = self._settings
-        raised = "/raised" if settings.frame_caption and settings.progress_mark else ""
-        return f"{settings.frame_quality}/{int(settings.frame_caption)}{raised}"
-
     def _plain(self, video: str, index: int) -> bytes | None:
         key = f"{video}/{index}/{self._look}"
         cached = self._cache.get(key)
@@ -111,12 +106,11 @@ class FrameServer:
         reader = self._library.shared(video)
         if not 0 <= index < len(reader):
             return None
-        caption, raised = None, 0
+        caption = None
         if self._settings.frame_caption:
             seconds = reader.time(index)
             caption = f"frame {index} of 0-{len(reader) - 1}   {int(seconds // 60)}:{seconds % 60:06.3f}"
-            raised = progress_height(reader.height, reader.width) if self._settings.progress_mark else 0
-        data = encode_jpeg(reader[index], quality=self._settings.frame_quality, caption=caption, raised=raised)
+        data = encode_jpeg(reader[index], quality=self._settings.frame_quality, caption=caption)
         self._cache.set(key, data)
         return data
 

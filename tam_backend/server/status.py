@@ -153,7 +153,7 @@ def _page(facts: Json, views: Sequence[JobView], now: float) -> Json:
     ]
     busy = bool(unfinished or facts["tracking_requests"] or facts["tasks_getting_frames"])
     return {
-        "sums": ", ".join(sums),
+        "sums": sums,
         "unfinished": unfinished,
         "failed": failed[:SHOWN_ENDED],
         "failed_more": max(0, len(failed) - SHOWN_ENDED),

@@ -15,15 +15,14 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _BACKGROUND, _INK = (38, 38, 42), (235, 235, 235)
 
 
-def encode_jpeg(frame: Frame, quality: int = 90, caption: str | None = None, raised: int = 0) -> bytes:
+def encode_jpeg(frame: Frame, quality: int = 90, caption: str | None = None) -> bytes:
     """Encode a frame, HxWx3 uint8 RGB, as JPEG of quality 1..100.
 
     caption: a line of small text in the lower left corner, on a dark strip so that it can be read on any picture. It
     grows with the frame and shrinks to fit the frame's width. The frame itself is not changed.
-    raised: rows below the caption that stay free.
     """
     if caption:
-        frame = _with_caption(frame, caption, raised)
+        frame = _with_caption(frame, caption)
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ValueError(f"cannot encode a frame of shape {frame.shape} as JPEG")
@@ -56,7 +55,7 @@ def placeholder(width: int, height: int, lines: Sequence[str]) -> Frame:
     return image
 
 
-def _with_caption(frame: Frame, caption: str, raised: int) -> Frame:
+def _with_caption(frame: Frame, caption: str) -> Frame:
     height, width = frame.shape[:2]
     text = _printable(caption)
     scale = max(0.3, min(height, width) / 900)
@@ -65,11 +64,10 @@ def _with_caption(frame: Frame, caption: str, raised: int) -> Frame:
     pad = max(2, round(8 * scale))
     letter = round(_FONT_HEIGHT * scale)
     image = frame.copy()
-    bottom = max(0, height - raised)
-    strip = image[max(0, bottom - letter - 2 * pad) : bottom, : min(width, _text_width(text, scale) + 2 * pad)]
+    strip = image[max(0, height - letter - 2 * pad) :, : min(width, _text_width(text, scale) + 2 * pad)]
     strip //= 4  # darkened rather than covered: what is below stays visible
-    _draw(image, text, pad, bottom - pad, scale, _BLACK, thickness=max(1, round(scale)) + 2)
-    _draw(image, text, pad, bottom - pad, scale, _WHITE, thickness=max(1, round(scale)))
+    _draw(image, text, pad, height - pad, scale, _BLACK, thickness=max(1, round(scale)) + 2)
+    _draw(image, text, pad, height - pad, scale, _WHITE, thickness=max(1, round(scale)))
     return image
 
 

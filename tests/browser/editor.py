@@ -1,4 +1,4 @@
-"""The browser, from Python: starts js/driver.mjs and calls the methods of its Editor."""
+"""The browser, from Python: starts js/driver.mjs and calls the methods of its pages."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ def find_chromium() -> str:
 class Editor:
     """A browser with one page. Its commands, such as ``editor.call("openTask", 1, 2)``, are in js/editor.mjs."""
 
-    def __init__(self, url: str, other_servers: Sequence[str]) -> None:
+    kind = "Editor"
+
+    def __init__(self, url: str, other_servers: Sequence[str] = ()) -> None:
         if not (_DRIVER / "node_modules" / "playwright-core").is_dir():
             raise RuntimeError(f"playwright-core is not installed: run `npm ci` in {_DRIVER}")
-        options = {"url": url, "allowedOrigins": list(other_servers), "executable": find_chromium()}
+        options = {"kind": self.kind, "url": url, "allowedOrigins": list(other_servers), "executable": find_chromium()}
         self._process = subprocess.Popen(
             ["node", str(_DRIVER / "driver.mjs"), json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -68,3 +70,9 @@ class Editor:
         if not line:
             raise RuntimeError(f"the browser's driver ended with exit code {self._process.wait()}")
         return dict(json.loads(line))
+
+
+class StatusPage(Editor):
+    """A browser with the page /status of the backend at ``url``. Its commands are in js/status.mjs."""
+
+    kind = "StatusPage"

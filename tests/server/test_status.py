@@ -34,9 +34,11 @@ class Page(HTMLParser):
         self.raw: dict[str, str] = {}
         self._open = ""
         self.feed(html)
-        self.text = " ".join(" ".join(self.words).split())
+        self.text = " ".join("".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "span":  # the others begin on a line of their own, or are apart
+            self.words.append(" ")
         self.tags.append((tag, dict(attrs)))
         self._open = tag
 

@@ -20,6 +20,13 @@ def test_a_frame_comes_back_in_its_colours():
     assert number_of(decode(encode_jpeg(picture(77)))) == 77
 
 
+def test_decoding_gives_what_was_encoded_and_refuses_the_rest():
+    image = picture(77)
+    np.testing.assert_array_equal(decode_jpeg(encode_jpeg(image)), decode(encode_jpeg(image)))
+    with pytest.raises(ValueError, match="no JPEG"):
+        decode_jpeg(b"not a picture")
+
+
 def test_quality_decides_the_size():
     image = picture(3)
     assert len(encode_jpeg(image, quality=30)) < len(encode_jpeg(image, quality=90))
@@ -47,18 +54,6 @@ def test_a_long_caption_stays_within_a_narrow_frame():
     letters = (shown.min(axis=2) > 170).any(axis=0)
     assert letters.any()
     assert not letters[-2:].any(), "the last letter is cut off"
-
-
-def test_rows_below_a_caption_stay_free():
-    image = np.full((352, 640, 3), 128, np.uint8)
-    low, high = (decode(encode_jpeg(image, quality=100, caption="frame 12", raised=rows)) for rows in (0, 48))
-    assert np.abs(high[-47:].astype(int) - 128).max() < 3  # the dark edge of letters may take one
-    np.testing.assert_array_equal(high[:-48], low[48:])  # the same caption, 48 rows higher
-
-
-def test_what_is_no_picture_is_refused():
-    with pytest.raises(ValueError, match="no JPEG"):
-        decode_jpeg(b"not a picture")
 
 
 def test_a_caption_may_hold_any_letters_and_fit_any_frame():
