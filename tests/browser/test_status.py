@@ -66,7 +66,7 @@ def test_it_keeps_itself_up_to_date(
     assert SCRIPT in shown["jobs"]["job-3"]["text"]
     assert full in shown["jobs"]["job-3"]["text"]
 
-    # A job is added before the others, one goes on, one ends and moves into the folded list.
+    # One job goes on; others come before and after it.
     progress.jobs = [
         job(7, label="Horse in the very back of the picture", seconds_left=None, frames_done=0, updated=now),
         job(1, frames_done=60, seconds_left=40.0, updated=now),
