@@ -105,6 +105,11 @@ class Settings:
     frame_caption: bool = _option(
         False, "TAM_FRAME_CAPTION", _boolean, "Draw frame number and time into a corner of the served frames."
     )
+    progress_mark: bool = _option(
+        False, "TAM_PROGRESS_MARK", _boolean,
+        "Draw a thin strip along the top edge of served frames while objects are tracked in the background: it "
+        "stands for the clip, what is finished is bright. Browsers then ask for a frame anew each time.",
+    )  # fmt: skip
     frame_quality: int = _option(90, "TAM_FRAME_QUALITY", _integer(1, 100), "JPEG quality of the served frames.")
     frame_cache_mb: int = _option(
         1000, "TAM_FRAME_CACHE_MB", _integer(1, 1_000_000), "Disk space for served JPEG frames, in MB."

@@ -24,6 +24,7 @@ EXAMPLES = {
     "TAM_CLIP_LENGTH": ("300", "clip_length", 300),
     "TAM_ANSWER_SECONDS": ("2.5", "answer_seconds", 2.5),
     "TAM_FRAME_CAPTION": ("Yes", "frame_caption", True),
+    "TAM_PROGRESS_MARK": ("on", "progress_mark", True),
     "TAM_FRAME_QUALITY": ("80", "frame_quality", 80),
     "TAM_FRAME_CACHE_MB": ("5", "frame_cache_mb", 5),
     "TAM_RESULT_CACHE_MB": ("6", "result_cache_mb", 6),
