@@ -108,8 +108,8 @@ def parse_url(text: str) -> Url:
     host = _plain_host(host)
     if not host or port == 0:
         raise MediaError(f"{shown!r} names no host that can be connected to")
-    target = parts._replace(scheme="", netloc="", fragment="", path=parts.path or "/").geturl()
-    return Url(parts.scheme, host, port or _PORTS[parts.scheme], requote_uri("/" + target.lstrip("/")))
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Url(parts.scheme, host, port or _PORTS[parts.scheme], requote_uri(target))
 
 
 def origin_of(text: str) -> tuple[str, str, int] | None:

@@ -134,11 +134,13 @@ class Partial:
         """Turn the part into the file, in one moment. Raises MediaError if it is packed and cannot be unpacked."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        if self._known.encoding:
-            self._unpack(max_bytes)
-        else:
-            self._path.replace(self.target)
-        self._note.unlink(missing_ok=True)
+        try:
+            if self._known.encoding:
+                self._unpack(max_bytes)
+            else:
+                self._path.replace(self.target)
+        finally:
+            self._note.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Throw away what is here: nobody will want to go on with it."""

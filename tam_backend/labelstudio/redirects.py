@@ -55,8 +55,8 @@ class Fetcher:
         """The answer at the end of the redirects: 200, 206 or 416. Raises MediaError, Broken or transport.BROKEN."""
         own = self._connection is not None and self._connection.owns(str(url))
         left_from: Url | None = None
-        renewed = False
-        for _ in range(_MAX_REDIRECTS + 2):  # one more, for a renewed token
+        renewed, hops = False, 0
+        while hops <= _MAX_REDIRECTS:
             authorization = self._authorization() if own else {}
             if not own:
                 self._rules.check(url)
@@ -67,6 +67,7 @@ class Fetcher:
                 if own and self._connection is not None:
                     self._connection.credentials.note(response.status)
                 if response.status in _REDIRECTS and "location" in response.headers:
+                    hops += 1
                     before, url = url, url.join(response.headers["location"])
                     if own and not (self._connection is not None and self._connection.owns(str(url))):
                         own, left_from = False, before
