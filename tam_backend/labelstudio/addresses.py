@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import logging
 import re
 import socket
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit
 from requests.utils import requote_uri
 
 from tam_backend.errors import MediaError
+
+log = logging.getLogger(__name__)
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -79,13 +82,16 @@ class Url:
         path, _, query = self.target.partition("?")
         arguments = parse_qs(query)
         if "fileuri" in arguments:
-            return cloud_uri(arguments["fileuri"][0])
+            return _printable(cloud_uri(arguments["fileuri"][0]))
         folder = f"?d={arguments['d'][0]}" if list(arguments) == ["d"] else ""
-        return f"{self.scheme}://{self.host_and_port}{unquote(path)}{folder}"[:300]
+        return _printable(f"{self.scheme}://{self.host_and_port}{unquote(path)}{folder}")
 
     def join(self, location: str) -> Url:
         """The URL that a redirect leads to. Raises MediaError."""
-        return parse_url(urljoin(str(self), location))
+        try:
+            return parse_url(urljoin(str(self), location))
+        except ValueError as e:
+            raise MediaError(f"it is redirected to {location!r:.200}, which is not a web address: {e}") from e
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host_and_port}{self.target}"
@@ -93,7 +99,7 @@ class Url:
 
 def parse_url(text: str) -> Url:
     """Read a URL strictly. Raises MediaError for anything but http(s), for user names and for odd hosts."""
-    shown = text.partition("?")[0][:200] if "@" not in text else "an address with a user name"
+    shown = re.sub("//[^/]*@", "//", text.partition("?")[0])[:200]
     if _CONTROLS.search(text):
         raise MediaError(f"{shown!r} has control characters or backslashes, which no web address has")
     try:
@@ -108,8 +114,11 @@ def parse_url(text: str) -> Url:
     host = _plain_host(host)
     if not host or port == 0:
         raise MediaError(f"{shown!r} names no host that can be connected to")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Url(parts.scheme, host, port or _PORTS[parts.scheme], requote_uri(target))
+    try:
+        target = requote_uri((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+    except ValueError as e:  # half a character
+        raise MediaError(f"{shown!r} is not a web address: {e}") from e
+    return Url(parts.scheme, host, port or _PORTS[parts.scheme], target)
 
 
 def origin_of(text: str) -> tuple[str, str, int] | None:
@@ -123,9 +132,9 @@ def origin_of(text: str) -> tuple[str, str, int] | None:
 def cloud_uri(encoded: str) -> str:
     """What ``fileuri`` says in Label Studio's addresses for cloud storage."""
     try:
-        return base64.urlsafe_b64decode(encoded.encode()).decode()[:300]
+        return base64.urlsafe_b64decode(encoded.encode()).decode()
     except ValueError:
-        return unquote(encoded)[:300]
+        return unquote(encoded)
 
 
 class MediaRules:
@@ -153,9 +162,11 @@ class MediaRules:
         if not self._listed(host, port):
             for address in addresses:
                 if not is_public(address):
+                    # The address is for the log only: errors are read by people who may not know this network.
+                    log.warning("refused to connect to %s, which is %s", host, address)
                     raise MediaError(
-                        f"{host} has the address {address}, which is not on the open internet: if videos may be "
-                        f"fetched from there, add {_with_port(host, port)} to TAM_MEDIA_HOSTS"
+                        f"{host} is not on the open internet: if videos may be fetched from there, add "
+                        f"{_with_port(host, port)} to TAM_MEDIA_HOSTS"
                     )
         return addresses
 
@@ -210,6 +221,10 @@ def _plain_host(host: str) -> str:
     except UnicodeError:
         return ""
     return host if _HOST_NAME.fullmatch(host) and len(host) < 254 else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)[:300]
 
 
 def _with_port(host: str, port: int) -> str:

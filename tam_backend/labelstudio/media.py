@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 #: Schemes of the cloud storages that Label Studio 1.23.2 connects and resolves.
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
+_LOCAL_FILES = "/data/local-files/"
 #: Images of one task that are fetched, and how many at a time.
 MAX_IMAGES = 10_000
 _AT_ONCE = 6
@@ -36,9 +37,17 @@ def absolute_url(address: object, connection: Connection | None, project: int | 
     if not isinstance(address, str) or not address.strip():
         raise MediaError(f"the task's data has {address!r:.80} where the address of a video or picture should be")
     address = address.strip()
-    scheme = urlsplit(address).scheme.lower()
+    try:
+        parts = urlsplit(address)
+        address.encode()
+    except ValueError as e:  # half a bracket, half a character
+        raise MediaError(f"{address!r:.120} is not an address: {e}") from e
+    scheme = parts.scheme.lower()
     if scheme in ("http", "https"):
-        return address
+        if connection is None or connection.owns(address) or not parts.path.endswith(_LOCAL_FILES):
+            return address
+        # A local-files storage writes Label Studio's public name into its tasks; we may reach it under another.
+        return f"{connection.url}{_LOCAL_FILES}?{parts.query}"
     cloud = scheme in CLOUD_SCHEMES
     if (scheme and not cloud) or address.startswith("//"):
         raise MediaError(

@@ -174,8 +174,8 @@ class Partial:
         return _Known(
             self._known.source,
             int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
-            headers.get("etag", "")[:1000],
-            headers.get("last-modified", "")[:100],
+            _plain(headers.get("etag", "")),
+            _plain(headers.get("last-modified", "")),
             "" if encoding == "identity" else encoding,
         )
 
@@ -232,3 +232,8 @@ class Partial:
         temporary = self._note.with_name(self._note.name + "~")
         temporary.write_text(json.dumps(asdict(self._known)))
         temporary.replace(self._note)
+
+
+def _plain(value: str) -> str:
+    """What can be sent back in a header."""
+    return value if value.isascii() and value.isprintable() and len(value) <= 1000 else ""

@@ -68,7 +68,7 @@ class Fetcher:
                     self._connection.credentials.note(response.status)
                 if response.status in _REDIRECTS and "location" in response.headers:
                     hops += 1
-                    before, url = url, url.join(response.headers["location"])
+                    before, url = url, url.join(_location(response))
                     if own and not (self._connection is not None and self._connection.owns(str(url))):
                         own, left_from = False, before
                     continue
@@ -98,6 +98,15 @@ class Fetcher:
                 f"{url.scheme}://{url.host_and_port}, which gets no token: set TAM_LABEL_STUDIO_URL to the latter"
             )
         raise MediaError(f"{url.host_and_port} answered {status}")
+
+
+def _location(response: Response) -> str:
+    """Header bytes that are not ASCII are UTF-8 in what servers really send."""
+    location = response.headers["location"]
+    try:
+        return location.encode("latin-1").decode()
+    except UnicodeError:
+        return location
 
 
 def _wait(retry_after: str) -> float:

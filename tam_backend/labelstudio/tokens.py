@@ -28,8 +28,8 @@ _FAILURE_SECONDS = 2.0
 _USABLE = re.compile(r"[\x21-\x7e]{1,8192}")
 
 _HOW_TO_GET_ONE = (
-    "set TAM_LABEL_STUDIO_TOKEN (with TAM_LABEL_STUDIO_URL) to a personal access token (Label Studio: Account & "
-    "Settings > Personal Access Token)"
+    "set TAM_LABEL_STUDIO_TOKEN (with TAM_LABEL_STUDIO_URL) to a personal access token (Account & Settings > Personal "
+    "Access Token)"
 )
 
 
@@ -88,7 +88,7 @@ class Credentials:
 
     def note(self, status: int) -> None:
         """What Label Studio answered to a request that carried the headers."""
-        if status < 400 and self._token:
+        if 200 <= status < 300 and self._token:
             self.confirmed, self.refused = True, False
         elif status == 401:
             self.refused = True
@@ -129,7 +129,7 @@ class Credentials:
             self.refused = True
             raise LabelStudioError(
                 f"Label Studio at {self._url} refuses the personal access token ({status}): it was revoked, has "
-                f"ended, was copied in part, or is another Label Studio's; make a new one and {_HOW_TO_GET_ONE}"
+                f"ended, was copied in part, or is another Label Studio's; {_HOW_TO_GET_ONE} that is new"
             )
         try:
             access = json.loads(answer)["access"] if status == 200 else None

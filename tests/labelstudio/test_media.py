@@ -51,6 +51,16 @@ def test_what_is_elsewhere_is_fetched_without_the_token(server, other, tmp_path)
     assert server.seen == []
 
 
+def test_local_files_are_on_label_studio_whatever_name_their_tasks_have_for_it():
+    """Label Studio's LABEL_STUDIO_HOST may be the name for browsers, and TAM_LABEL_STUDIO_URL the one for us."""
+    here = Connection("http://label-studio:8080", LEGACY)
+    named = "https://labels.test/studio/data/local-files/?d=films/a%20b.mp4"
+    assert absolute_url(named, here) == "http://label-studio:8080/data/local-files/?d=films/a%20b.mp4"
+    ours = "http://label-studio:8080/data/local-files/?d=a.mp4"
+    for address in (ours, "https://labels.test/a.mp4?d=/data/local-files/", "https://labels.test/data/upload/1/a.mp4"):
+        assert absolute_url(address, here) == address
+
+
 def test_settings_reach_the_downloads(server, tmp_path):
     settings = Settings.from_env({"TAM_MEDIA_HOSTS": f"127.0.0.1:{server.port}", "TAM_MAX_VIDEO_MB": "1"})
     server.answers["/a.mp4"] = File(bytes(1_000_001))
@@ -66,6 +76,7 @@ def test_settings_reach_the_downloads(server, tmp_path):
     [
         ("ftp://h/a.mp4", "cannot read ftp://h/a.mp4"), ("file:///etc/passwd", "cannot read file"),
         ("//h/a.mp4", "cannot read //h"), ("", "where the address"), (None, "where the address"), (7, "where the"),
+        ("http://[half", "is not an address"), ("s3://b/\ud800", "is not an address"),
         ("data:video/mp4;base64,AAAA", "cannot read data"), ("redis://h/a", "s3://, gs://, azure-blob://"),
     ],
 )  # fmt: skip

@@ -38,6 +38,13 @@ def test_redirects_within_label_studio_keep_the_token(server, tmp_path):
     assert server.tokens == [f"Token {LEGACY}"] * 2
 
 
+def test_redirects_may_have_letters_of_all_kinds(server, tmp_path):
+    server.answers["/v.mp4"] = lambda h: h.raw(b"HTTP/1.1 302 Found\r\nLocation: /f\xc3\xbcr alle\r\n\r\n")
+    server.answers["/f%C3%BCr%20alle"] = File(DATA, cuts=[100], extra={"ETag": '"\xfc"'})
+    downloader(server).fetch(server.url + "/v.mp4", None, tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes() == DATA
+
+
 def test_a_redirect_from_elsewhere_to_label_studio_carries_no_token(server, other, tmp_path):
     other.answers["/v.mp4"] = redirect(server.url + "/data/v.mp4")
     server.answers["/data/v.mp4"] = File(DATA)
@@ -71,7 +78,7 @@ def test_other_names_of_the_same_machine_are_another_host(host, server, tmp_path
     [
         "http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/latest", "file:///etc/passwd",
         "ftp://127.0.0.1/a", "http://10.0.0.1/a", "//192.168.1.1/a", "http://127.0.0.1:1/a", "data:video/mp4,abc",
-        "javascript:alert(1)", "http://user:password@93.184.216.34/a", "\\\\10.0.0.1\\a",
+        "javascript:alert(1)", "http://[half", "http://user:password@93.184.216.34/a", "\\\\10.0.0.1\\a",
     ],
 )  # fmt: skip
 def test_redirects_to_forbidden_places(location, server, monkeypatch, tmp_path):
