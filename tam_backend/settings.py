@@ -143,6 +143,16 @@ class Settings:
     result_cache_mb: int = _option(
         500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
     )
+    state_mb: int = _option(
+        20_000, "TAM_STATE_MB", _integer(10, 10_000_000),
+        "Disk space for finished masks, in MB. Beyond it those unused for longest are dropped, and computed again when "
+        "they are needed.",
+    )  # fmt: skip
+    follow_frames: int = _option(
+        3000, "TAM_FOLLOW_FRAMES", _integer(0, 1_000_000),
+        "How many frames beyond its task a clicked object is followed in the background, forward and backward, into "
+        "the video's other tasks that nobody has worked on. They get predictions. 0: not at all.",
+    )  # fmt: skip
     max_video_mb: int = _option(
         4000, "TAM_MAX_VIDEO_MB", _integer(1, 1_000_000),
         "Largest video that is downloaded, in MB; also all images of a task together.",

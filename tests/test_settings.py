@@ -11,26 +11,39 @@ def test_defaults_and_empty_variables():
     assert Settings.from_env({"TAM_CLIP_LENGTH": " ", "OTHER": "1"}) == Settings()
 
 
+#: Variable -> what it holds, and the option that follows. One line each.
+EXAMPLES = {
+    "TAM_DATA_DIR": ("/data", "data_dir", Path("/data")),
+    "TAM_ENGINE": ("e", "engine", "e"),
+    "TAM_CHECKPOINT_DIR": ("/weights", "checkpoint_dir", Path("/weights")),
+    "TAM_CHECKPOINT_URL": ("http://mirror/sam/", "checkpoint_url", "http://mirror/sam"),
+    "TAM_LABEL_STUDIO_URL": ("http://ls:8080/", "label_studio_url", "http://ls:8080"),
+    "TAM_LABEL_STUDIO_TOKEN": ("t", "label_studio_token", "t"),
+    "TAM_PUBLIC_URL": ("https://b/x/", "public_url", "https://b/x"),
+    "TAM_MEDIA_HOSTS": ("A.example, b:90,", "media_hosts", ("a.example", "b:90")),
+    "TAM_MEDIA_PUBLIC": ("no", "media_public", False),
+    "TAM_MEDIA_CACHE_MB": ("9", "media_cache_mb", 9),
+    "TAM_CLIP_LENGTH": ("300", "clip_length", 300),
+    "TAM_ANSWER_SECONDS": ("2.5", "answer_seconds", 2.5),
+    "TAM_FRAME_CAPTION": ("Yes", "frame_caption", True),
+    "TAM_FRAME_QUALITY": ("80", "frame_quality", 80),
+    "TAM_FRAME_CACHE_MB": ("5", "frame_cache_mb", 5),
+    "TAM_RESULT_CACHE_MB": ("6", "result_cache_mb", 6),
+    "TAM_STATE_MB": ("90", "state_mb", 90),
+    "TAM_FOLLOW_FRAMES": ("0", "follow_frames", 0),
+    "TAM_MAX_VIDEO_MB": ("7", "max_video_mb", 7),
+    "TAM_MAX_IMAGE_MB": ("10", "max_image_mb", 10),
+    "TAM_DOWNLOAD_MINUTES": ("11", "download_minutes", 11),
+    "TAM_DOWNLOAD_KB_PER_SECOND": ("12", "download_kb_per_second", 12),
+    "TAM_MAX_REQUEST_MB": ("8", "max_request_mb", 8),
+}
+
+
 def test_every_option_is_read_from_its_variable():
-    settings = Settings.from_env(
-        {
-            "TAM_DATA_DIR": "/data", "TAM_ENGINE": "e", "TAM_LABEL_STUDIO_URL": "http://ls:8080/",
-            "TAM_LABEL_STUDIO_TOKEN": "t", "TAM_PUBLIC_URL": "https://b/x/", "TAM_MEDIA_HOSTS": "A.example, b:90,",
-            "TAM_CLIP_LENGTH": "300", "TAM_ANSWER_SECONDS": "2.5", "TAM_FRAME_CAPTION": "Yes",
-            "TAM_FRAME_QUALITY": "80", "TAM_FRAME_CACHE_MB": "5", "TAM_RESULT_CACHE_MB": "6", "TAM_MAX_VIDEO_MB": "7",
-            "TAM_MEDIA_PUBLIC": "no", "TAM_MEDIA_CACHE_MB": "9", "TAM_MAX_IMAGE_MB": "10", "TAM_DOWNLOAD_MINUTES": "11",
-            "TAM_DOWNLOAD_KB_PER_SECOND": "12", "TAM_MAX_REQUEST_MB": "8",
-            "TAM_CHECKPOINT_DIR": "/weights", "TAM_CHECKPOINT_URL": "http://mirror/sam/",
-        }
-    )  # fmt: skip
-    assert settings == Settings(
-        data_dir=Path("/data"), engine="e", label_studio_url="http://ls:8080", label_studio_token="t",
-        public_url="https://b/x", media_hosts=("a.example", "b:90"), clip_length=300, answer_seconds=2.5,
-        frame_caption=True, frame_quality=80, frame_cache_mb=5, result_cache_mb=6, max_video_mb=7, max_request_mb=8,
-        media_public=False, media_cache_mb=9, max_image_mb=10, download_minutes=11, download_kb_per_second=12,
-        checkpoint_dir=Path("/weights"), checkpoint_url="http://mirror/sam",
-    )  # fmt: skip
-    assert len(Settings.describe()) == 21
+    settings = Settings.from_env({variable: text for variable, (text, _, _) in EXAMPLES.items()})
+    assert settings == Settings(**{option: value for _, option, value in EXAMPLES.values()})
+    assert settings != Settings()
+    assert {variable for variable, _, _ in Settings.describe()} == EXAMPLES.keys()
 
 
 @pytest.mark.parametrize(

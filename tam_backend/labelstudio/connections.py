@@ -7,10 +7,12 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tam_backend.errors import LabelStudioError, MediaError
+from tam_backend.errors import LabelStudioError, MediaError, NotFound
 from tam_backend.labelstudio.addresses import origin_of, parse_url
 from tam_backend.labelstudio.tokens import Credentials, is_usable
 from tam_backend.labelstudio.transport import ask_label_studio
@@ -23,6 +25,8 @@ TIMEOUT = (5.0, 60.0)
 #: Tokens of one Label Studio that are remembered. Each project sends that of the person who created it.
 _MAX_TOKENS = 4
 _MAX_COMPLAINTS = 20
+#: For tasks with cloud URIs as they were imported, not as addresses for the page of one task: we write data back.
+_AS_IMPORTED = {"resolve_uri": "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,21 @@ class Connections:
             best = max(enumerate(self._known), key=lambda item: _rank(*item), default=None)
         return best[1] if best else self._configured
 
-    def get(self, url: str) -> Connection | None:
-        """The current Label Studio if it is at this address, else None."""
+    def get(self, url: str) -> Connection:
+        """The Label Studio at an address that was current once. Raises LabelStudioError if it is not the current one
+        now: whoever named it first may have been anybody."""
         current = self.current()
-        return current if current is not None and current.owns(url) else None
+        if current is None:
+            raise LabelStudioError(
+                f"Label Studio at {url} has not connected since this server started: open the project's list of tasks "
+                "once, or set TAM_LABEL_STUDIO_URL"
+            )
+        if not current.owns(url):
+            raise LabelStudioError(
+                f"this belongs to Label Studio at {url}, but this server works for {current.url}. If both are the "
+                "same, clear the task's list of frames and open it again"
+            )
+        return current
 
     def _add(self, connection: Connection) -> None:
         if connection in self._known or (self._known and not connection.token):
@@ -137,17 +152,28 @@ class Client:
     def __init__(self, connection: Connection, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._now: datetime | None = None
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def age(self, moment: object) -> float:
+        """Seconds since a moment that Label Studio wrote, by its own clock at the last call; 0 if that is unknown."""
+        try:
+            then = datetime.fromisoformat(str(moment))
+        except ValueError:
+            return 0.0
+        if self._now is None or then.tzinfo is None:
+            return 0.0
+        return (self._now - then).total_seconds()
 
     def task(self, project_id: int, task_id: int) -> dict[str, Any]:
         """One task with its data. Not by its own address: Label Studio answers that only after a call of our /predict,
         which may be waiting for this very answer."""
-        condition = {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task_id}
-        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
-        # resolve_uri: cloud URIs as they were imported, not as addresses for this task's page
-        parameters = {"project": project_id, "fields": "all", "query": query, "resolve_uri": "false"}
-        for task in self._call("GET", "/api/tasks", params=parameters)["tasks"]:
-            if task["id"] == task_id:
-                return task
+        task = self.find_task(project_id, task_id)
+        if task is not None:
+            return task
         raise LabelStudioError(f"Label Studio has no task {task_id} in project {project_id}")
 
     def drafts(self, task_id: int) -> list[dict[str, Any]]:
@@ -173,8 +199,51 @@ class Client:
         tasks: list[dict[str, Any]] = []
         page = 1
         while True:
-            parameters = {"project": project_id, "page": page, "page_size": 200, "fields": "all"}
-            answer = self._call("GET", "/api/tasks", params={**parameters, "resolve_uri": "false"})
+            parameters = {"project": project_id, "page": page, "page_size": 200, "fields": "all", **_AS_IMPORTED}
+            answer = self._call("GET", "/api/tasks", params=parameters)
+            tasks += answer["tasks"]
+            if len(tasks) >= answer["total"] or not answer["tasks"]:
+                return tasks
+            page += 1
+
+    def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
+        """One task with its data, annotations and predictions; None if it, or its project, is gone."""
+        try:
+            found = self._tasks_where(project_id, "filter:tasks:id", "Number", task_id)
+        except NotFound:
+            return None
+        return next((task for task in found if task["id"] == task_id), None)
+
+    def tasks_with(self, project_id: int, key: str, value: str) -> list[dict[str, Any]]:
+        """The tasks whose data has a text under a key."""
+        found = self._tasks_where(project_id, f"filter:tasks:data.{key}", "String", value)
+        return [task for task in found if task["data"].get(key) == value]
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        return self._call("GET", f"/api/projects/{project_id}/")
+
+    def replace_draft_result(self, draft_id: int, result: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the draft as it is then."""
+        return self._call("PATCH", f"/api/drafts/{draft_id}/", json={"result": result})
+
+    def predictions(self, task_id: int) -> list[dict[str, Any]]:
+        return self._call("GET", "/api/predictions/", params={"task": task_id})
+
+    def create_prediction(self, task_id: int, prediction: dict[str, Any]) -> int:
+        """Returns its id."""
+        return int(self._call("POST", "/api/predictions/", json={"task": task_id, **prediction})["id"])
+
+    def replace_prediction(self, prediction_id: int, prediction: dict[str, Any]) -> None:
+        self._call("PATCH", f"/api/predictions/{prediction_id}/", json=prediction)
+
+    def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
+        condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
+        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
+        tasks: list[dict[str, Any]] = []
+        page = 1
+        while True:
+            parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query, **_AS_IMPORTED}
+            answer = self._call("GET", "/api/tasks", params=parameters | {"page": page, "page_size": 100})
             tasks += answer["tasks"]
             if len(tasks) >= answer["total"] or not answer["tasks"]:
                 return tasks
@@ -198,9 +267,12 @@ class Client:
                 f"Label Studio at {self._connection.url} sends {method} {path} on to "
                 f"{headers.get('location', '')[:200]!r}: set TAM_LABEL_STUDIO_URL to the address where it really is"
             )
+        self._note_time(headers.get("date"))
         if status >= 400:
             text = body[:200].decode(errors="replace")
-            raise LabelStudioError(f"Label Studio answered {status} to {method} {path}: {text}")
+            raise (NotFound if status == 404 else LabelStudioError)(
+                f"Label Studio answered {status} to {method} {path}: {text}"
+            )
         try:
             return _decoded(body)
         except ValueError as e:
@@ -217,3 +289,10 @@ class Client:
                 break
         credentials.note(answer[0])
         return answer
+
+    def _note_time(self, date: str | None) -> None:
+        try:
+            now = parsedate_to_datetime(date or "")
+        except ValueError:
+            return
+        self._now = now if now.tzinfo else now.replace(tzinfo=UTC)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tam_backend.errors import MediaError
+from tam_backend.errors import LabelStudioError, MediaError
 from tam_backend.labelstudio.addresses import cloud_uri, origin_of
 from tam_backend.labelstudio.connections import Connection, Connections
 from tam_backend.labelstudio.media import Downloader
@@ -163,20 +163,14 @@ class VideoLibrary:
         return [path for _, path in files]
 
     def _connection(self, source: Source) -> Connection | None:
-        """The Label Studio that a source is on. Raises MediaError if it is not the current one."""
-        connection = self._connections.get(source.host) if source.host else None
-        if connection is None and any(origin_of(url) == origin_of(source.host) for url in source.urls):
-            current = self._connections.current()
-            if current is None:
-                raise MediaError(
-                    f"Label Studio at {source.host} has not connected since this server started: open the project's "
-                    "list of tasks once, or set TAM_LABEL_STUDIO_URL"
-                )
-            raise MediaError(
-                f"the video is on Label Studio at {source.host}, but this server works for {current.url}. If both are "
-                "the same, clear the task's list of frames and open it again"
-            )
-        return connection
+        """The Label Studio that a source is on, if it is on one. Raises MediaError if that is not the current one."""
+        origin = origin_of(source.host)
+        if origin is None or not any(origin_of(url) == origin for url in source.urls):
+            return None
+        try:
+            return self._connections.get(source.host)
+        except LabelStudioError as e:
+            raise MediaError(str(e)) from e
 
 
 def _holding(reader: Reader, descriptor: int) -> Reader:

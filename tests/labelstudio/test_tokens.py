@@ -245,7 +245,8 @@ def test_settings_name_the_only_label_studio():
     connections.remember("http://evil:1", "t2")
     connections.remember("http://ls:8080", "t3")
     assert connections.current() == Connection("http://ls:8080", "t1")
-    assert connections.get("http://evil:1") is None
+    with pytest.raises(LabelStudioError, match="works for http://ls:8080"):
+        connections.get("http://evil:1")
 
 
 def test_settings_without_a_token_take_the_one_from_that_address(caplog):
@@ -263,7 +264,9 @@ def test_a_wrong_first_address_can_be_put_right():
     connections.remember("http://localhost:8080", "t1")  # the default, which means nothing in a container
     connections.remember("http://ls:8080/", "t1")
     assert connections.current() == Connection("http://ls:8080", "t1")
-    assert connections.get("http://localhost:8080") is None
+    assert connections.get("http://ls:8080") == connections.current()
+    with pytest.raises(LabelStudioError, match="works for http://ls:8080"):
+        connections.get("http://localhost:8080")
 
 
 def test_once_it_has_worked_nobody_takes_its_place(server, other, caplog):
