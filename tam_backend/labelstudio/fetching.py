@@ -30,6 +30,7 @@ Room = Callable[[int], None]
 class Patience:
     """How long a download may take. Speeds are judged over ``window`` seconds.
 
+    headers_seconds: until an answer begins. Label Studio reads the whole of an upload before that.
     attempts: so many in a row that bring next to nothing, or are too slow, and it is given up. pause: seconds before
     the second one, twice as many before each further one.
     """

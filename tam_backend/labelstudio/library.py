@@ -29,6 +29,7 @@ OPEN_READERS = 4
 RETRY_SECONDS = 20.0
 #: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
 READER_CACHE = 96 << 20
+_UPLOADS = "/data/upload/"
 #: Bytes of disk for downloads, unless said otherwise.
 CACHE_BYTES = 50_000_000_000
 
@@ -134,12 +135,20 @@ class VideoLibrary:
                 if source.kind == "images":
                     reader: Reader = open_images(files, cache_dir=self._root / "index")
                 else:
-                    reader = open_video(files[0], cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+                    reader = self._open_video(files[0], source)
                 return _holding(reader, os.dup(held))
             finally:
                 os.close(held)
         except MediaError as e:
             self._failures[video] = (time.monotonic(), str(e))
+            raise
+
+    def _open_video(self, file: Path, source: Source) -> Reader:
+        try:
+            return open_video(file, cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+        except MediaError:
+            if _UPLOADS not in source.urls[0]:  # uploads never change; anything else may be mended where it is
+                file.unlink(missing_ok=True)
             raise
 
     def _source(self, video: str) -> Source:

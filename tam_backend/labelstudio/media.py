@@ -105,7 +105,7 @@ class Downloader:
     def fetch(self, url: str, connection: Connection | None, target: Path, room: Room | None = None) -> None:
         """Download to ``target``, which exists afterwards whole or not at all. Raises MediaError."""
         job = Job(self._patience, self._max_bytes, None, room)
-        with Fetcher(self._rules, connection, self._patience.window) as fetcher:
+        with Fetcher(self._rules, connection, self._patience.headers_seconds) as fetcher:
             _fetch(job, fetcher, url, target)
 
     def fetch_images(
@@ -120,7 +120,7 @@ class Downloader:
         pending, lock = iter(missing), threading.Lock()
 
         def work() -> None:
-            with Fetcher(self._rules, connection, self._patience.window) as fetcher:
+            with Fetcher(self._rules, connection, self._patience.headers_seconds) as fetcher:
                 while True:
                     with lock:
                         url, target = next(pending, (None, None))

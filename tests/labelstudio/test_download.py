@@ -263,6 +263,18 @@ def test_slow_but_steady_is_fine(server, tmp_path):
     assert (tmp_path / "v.mp4").stat().st_size == 40_000
 
 
+def test_an_answer_may_begin_late(server, tmp_path):
+    """Label Studio reads the whole of an upload before it sends the first byte."""
+
+    def late(handler):
+        time.sleep(0.9)
+        File(CONTENT)(handler)
+
+    server.answers["/v.mp4"] = late
+    downloader(window=0.2, headers_seconds=5).fetch(server.url + "/v.mp4", None, tmp_path / "v.mp4")
+    assert len(server.seen) == 1
+
+
 def test_a_download_has_an_end_in_time(server, tmp_path):
     server.answers["/v.mp4"] = File(CONTENT, pause=0.05, piece=10_000)
     began = time.monotonic()

@@ -200,6 +200,22 @@ def test_a_failure_is_told_to_all_for_a_while_and_then_tried_again(shelf, monkey
     assert len(shelf.library.open(video)) == 12
 
 
+def test_what_is_no_video_is_fetched_again_unless_it_cannot_change(shelf, server, monkeypatch):
+    """A server may answer 200 with an error page, once."""
+    monkeypatch.setattr("tam_backend.labelstudio.library.RETRY_SECONDS", 0.0)
+    video = shelf.add("a.mp4")
+    server.answers["/data/a.mp4"] = server.answers["/data/upload/1/b.mp4"] = File(b"<html>come back later</html>")
+    upload = shelf.library.register("video", [server.url + "/data/upload/1/b.mp4"], shelf.connection)
+    for broken in (video, upload):
+        with pytest.raises(MediaError, match="not a video"):
+            shelf.library.open(broken)
+    server.answers["/data/a.mp4"] = File(shelf.content)
+    assert len(shelf.library.open(video)) == 12
+    with pytest.raises(MediaError, match="not a video"):
+        shelf.library.open(upload)
+    assert shelf.fetched() == ["a.mp4", "b.mp4", "a.mp4"]
+
+
 def test_a_label_studio_that_has_not_connected_again_is_said(shelf, server):
     """After a restart, when a page that is still open asks for frames."""
     video = shelf.add("a.mp4")
