@@ -52,11 +52,29 @@ def _boolean(text: str) -> bool:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(h.strip().lower() for h in text.split(",") if h.strip())
+    hosts = tuple(h.strip().lower() for h in text.split(",") if h.strip())
+    for host in hosts:
+        parts = urlsplit(f"//{host if host.count(':') < 2 or '[' in host else f'[{host}]'}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if not parts.hostname or port == 0 or set(host) & set("/@?#* "):
+            raise ValueError(f"names or name:port, with commas between them; {host!r} is none")
+    return hosts
 
 
-def _option(default: Any, variable: str, parse: Callable[[str], Any], text: str) -> Any:
-    return field(default=default, metadata={"variable": variable, "parse": parse, "help": text})
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("one token, without spaces")
+    if text.count(".") == 1:
+        raise ValueError("the whole personal access token, of three parts with dots between them")
+    return text
+
+
+def _option(default: Any, variable: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
+    metadata = {"variable": variable, "parse": parse, "help": text, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +95,14 @@ class Settings:
     )  # fmt: skip
     label_studio_url: str = _option(
         "", "TAM_LABEL_STUDIO_URL", _url,
-        "Address of Label Studio as this server reaches it. Empty: the one Label Studio names when it connects.",
+        "Address of Label Studio as this server reaches it; set it wherever others reach this server. "
+        "Empty: the one that the first Label Studio names when it connects.",
     )  # fmt: skip
     label_studio_token: str = _option(
-        "", "TAM_LABEL_STUDIO_TOKEN", str,
-        "Legacy access token for TAM_LABEL_STUDIO_URL. Empty: the one Label Studio sends when it connects.",
+        "", "TAM_LABEL_STUDIO_TOKEN", _token,
+        "Personal access token, or legacy token, for TAM_LABEL_STUDIO_URL. "
+        "Empty: the legacy token that Label Studio sends when it connects, which works only where those are on.",
+        secret=True,
     )  # fmt: skip
     public_url: str = _option(
         "", "TAM_PUBLIC_URL", _url,
@@ -90,8 +111,18 @@ class Settings:
     )  # fmt: skip
     media_hosts: tuple[str, ...] = _option(
         (), "TAM_MEDIA_HOSTS", _hosts,
-        "Further hosts (name or name:port, comma-separated) from which videos may be fetched. "
-        "Label Studio itself is always allowed; every other host is refused.",
+        "Further hosts (name or name:port, comma-separated) from which videos may be fetched, also on private "
+        "networks. Label Studio itself is always allowed.",
+    )  # fmt: skip
+    media_public: bool = _option(
+        True, "TAM_MEDIA_PUBLIC", _boolean,
+        "Whether videos may be fetched from every host on the open internet. false: only from Label Studio and "
+        "TAM_MEDIA_HOSTS.",
+    )  # fmt: skip
+    media_cache_mb: int = _option(
+        50_000, "TAM_MEDIA_CACHE_MB", _integer(1, 100_000_000),
+        "Disk space for downloaded videos, in MB. Those not used for longest are dropped, and fetched again when "
+        "needed.",
     )  # fmt: skip
     clip_length: int = _option(
         100, "TAM_CLIP_LENGTH", _integer(1, 10_000),
@@ -128,8 +159,20 @@ class Settings:
         "the video's other tasks that nobody has worked on. They get predictions. 0: not at all.",
     )  # fmt: skip
     max_video_mb: int = _option(
-        4000, "TAM_MAX_VIDEO_MB", _integer(1, 1_000_000), "Largest video that is downloaded, in MB."
+        4000, "TAM_MAX_VIDEO_MB", _integer(1, 1_000_000),
+        "Largest video that is downloaded, in MB; also all images of a task together.",
+    )  # fmt: skip
+    max_image_mb: int = _option(
+        50, "TAM_MAX_IMAGE_MB", _integer(1, 100_000), "Largest single image that is downloaded, in MB."
     )
+    download_minutes: int = _option(
+        60, "TAM_DOWNLOAD_MINUTES", _integer(1, 10_000),
+        "Longest time for one download. What has come by then is kept, and the next try goes on from there.",
+    )  # fmt: skip
+    download_kb_per_second: int = _option(
+        20, "TAM_DOWNLOAD_KB_PER_SECOND", _integer(1, 1_000_000),
+        "A download that stays slower than this is cut and tried again, five times at most, in KB per second.",
+    )  # fmt: skip
     max_request_mb: int = _option(
         256, "TAM_MAX_REQUEST_MB", _integer(1, 4000), "Largest request body that is read, in MB."
     )
@@ -149,7 +192,13 @@ class Settings:
             try:
                 values[option.name] = option.metadata["parse"](text)
             except ValueError as e:
-                raise BadInput(f"{variable} is {text!r}; it must be {e}") from e
+                shown = "not right" if option.metadata["secret"] else repr(text)
+                raise BadInput(f"{variable} is {shown}; it must be {e}") from e
+        if values.get("label_studio_token") and not values.get("label_studio_url"):
+            raise BadInput(
+                "TAM_LABEL_STUDIO_TOKEN is set, but TAM_LABEL_STUDIO_URL is not: a token is sent only to an address "
+                "that you name, so set both"
+            )
         return cls(**values)
 
     @classmethod

@@ -21,6 +21,8 @@ EXAMPLES = {
     "TAM_LABEL_STUDIO_TOKEN": ("t", "label_studio_token", "t"),
     "TAM_PUBLIC_URL": ("https://b/x/", "public_url", "https://b/x"),
     "TAM_MEDIA_HOSTS": ("A.example, b:90,", "media_hosts", ("a.example", "b:90")),
+    "TAM_MEDIA_PUBLIC": ("no", "media_public", False),
+    "TAM_MEDIA_CACHE_MB": ("9", "media_cache_mb", 9),
     "TAM_CLIP_LENGTH": ("300", "clip_length", 300),
     "TAM_ANSWER_SECONDS": ("2.5", "answer_seconds", 2.5),
     "TAM_FRAME_CAPTION": ("Yes", "frame_caption", True),
@@ -31,6 +33,9 @@ EXAMPLES = {
     "TAM_STATE_MB": ("90", "state_mb", 90),
     "TAM_FOLLOW_FRAMES": ("0", "follow_frames", 0),
     "TAM_MAX_VIDEO_MB": ("7", "max_video_mb", 7),
+    "TAM_MAX_IMAGE_MB": ("10", "max_image_mb", 10),
+    "TAM_DOWNLOAD_MINUTES": ("11", "download_minutes", 11),
+    "TAM_DOWNLOAD_KB_PER_SECOND": ("12", "download_kb_per_second", 12),
     "TAM_MAX_REQUEST_MB": ("8", "max_request_mb", 8),
 }
 
@@ -47,12 +52,18 @@ def test_every_option_is_read_from_its_variable():
     [
         ("TAM_CLIP_LENGTH", "many"), ("TAM_CLIP_LENGTH", "0"), ("TAM_ANSWER_SECONDS", "nan"),
         ("TAM_ANSWER_SECONDS", "100"), ("TAM_FRAME_CAPTION", "maybe"), ("TAM_FRAME_QUALITY", "101"),
-        ("TAM_LABEL_STUDIO_URL", "ftp://x"), ("TAM_PUBLIC_URL", "http://x/?a=b"),
+        ("TAM_MEDIA_HOSTS", "http://store:9000"), ("TAM_MEDIA_HOSTS", "store/a"), ("TAM_MEDIA_HOSTS", "*.test"),
+        ("TAM_MEDIA_HOSTS", "store:0"), ("TAM_MEDIA_HOSTS", "store:x"), ("TAM_MEDIA_HOSTS", "me@store"),
+        ("TAM_LABEL_STUDIO_TOKEN", "a b"), ("TAM_LABEL_STUDIO_URL", "ftp://x"), ("TAM_PUBLIC_URL", "http://x/?a=b"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_named(variable, text):
     with pytest.raises(BadInput, match=variable):
         Settings.from_env({variable: text})
+
+
+def test_hosts_may_be_ipv6():
+    assert Settings.from_env({"TAM_MEDIA_HOSTS": "::1, [::1]:9000"}).media_hosts == ("::1", "[::1]:9000")
 
 
 def test_every_option_has_a_sentence():
