@@ -17,11 +17,12 @@ from tam_backend.labelstudio.config import LabelConfig
 from tam_backend.labelstudio.connections import Connections
 from tam_backend.labelstudio.drafts import Drafts
 from tam_backend.labelstudio.library import VideoLibrary
-from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
-from tam_backend.labelstudio.requests import Ask, Json, Point, check_size, decode_region_mask, parse_asks
+from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
+from tam_backend.labelstudio.requests import Ask, Json, check_size, decode_region_mask, parse_asks
 from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
 from tam_backend.sessions.seen import SeenMasks
+from tam_backend.sessions.unsaved import UnsavedPrompts
 from tam_backend.tracking.store import BlobStore
 from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
 from tam_backend.video.base import Reader
@@ -52,6 +53,7 @@ class ClickAnswers:
         self._answer_seconds = answer_seconds
         self._seen = SeenMasks(store)
         self._pending: PendingRequests[Ask] = PendingRequests()
+        self._unsaved = UnsavedPrompts()
         # Frames are computed one at a time: each uses all cores, and requests that take turns frame by frame all
         # get their nearest frames soon.
         self._compute = threading.Lock()
@@ -62,7 +64,7 @@ class ClickAnswers:
         return self._pending.running
 
     def answer(self, task: Json, context: Json, config: LabelConfig, project: str, started: float) -> Json:
-        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the points.
+        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the prompts.
 
         started: time.monotonic() at which the request came. Raises BadInput or MediaError.
         """
@@ -70,7 +72,7 @@ class ClickAnswers:
         frames = len(clip.frames)
         asks = parse_asks(task, context, config, frames)
         if not asks:
-            raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
+            raise BadInput("params.context.result has no keypoints or boxes: only those of smart tags can be answered")
         work = (project, task.get("id"))
         subject = frozenset((a.mask_control.name, a.label) for a in asks)
         ids = frozenset[str]().union(*(a.ids for a in asks))
@@ -78,6 +80,11 @@ class ClickAnswers:
         siblings = self._pending.begin(ticket)
         drafts = Drafts(self._connections.current(), task)
         try:
+            if self._incomplete(work, asks):
+                new_prompts = frozenset(p.id for a in asks for p in a.new_prompts)
+                if saved := drafts.saved_after(new_prompts, lambda: ticket.overtaken):
+                    ticket.work = asks = parse_asks(task | {"drafts": saved}, context, config, frames)
+                started = time.monotonic()
             reader = self._library.open(clip.video)
             try:
                 deadline = started + self._answer_seconds
@@ -94,6 +101,15 @@ class ClickAnswers:
         check_regions(regions, config, frames)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
         return {"result": regions, "score": score}
+
+    def _incomplete(self, work: Hashable, asks: list[Ask]) -> bool:
+        """Whether points (or boxes) of an object may be missing, made so shortly before a box (or a point) that the
+        draft in its request does not have them yet."""
+        missing = False
+        for ask in asks:
+            for kind in {p.region["type"] for p in ask.prompts if not p.merged}:
+                missing |= self._unsaved.note((work, ask.mask_control.name, ask.label), kind, ask.saved)
+        return missing
 
     def _safe(self, regions: list[Json], ticket: Ticket[Ask], drafts: Drafts, config: LabelConfig) -> list[Json]:
         """Leave out masks that might overwrite what a person has just fixed.
@@ -116,8 +132,8 @@ class ClickAnswers:
 
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
-        new_points = frozenset(p.id for a in ticket.work for p in a.new_points)
-        fixed = drafts.by_hand(new_points, config, lambda: ticket.overtaken)
+        new_prompts = frozenset(p.id for a in ticket.work for p in a.new_prompts)
+        fixed = drafts.by_hand(new_prompts, config, lambda: ticket.overtaken)
         if fixed is None:
             log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
             return [r for r in regions if not at_risk(r)]
@@ -145,19 +161,19 @@ class ClickAnswers:
         return taken
 
     def _objects(self, asks: list[Ask], ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> list[Json]:
-        """The regions for several objects: masks unless a newer request came, and the points in any case."""
+        """The regions for several objects: masks unless a newer request came, and the prompts in any case."""
         regions: list[Json] = []
         for ask in asks:
             masks = list(self._masks(ask, ticket, clip, reader, deadline))
             if not ticket.overtaken:
                 regions += masks
-            regions += [echo_point(p) for p in (*ask.new_points, *ask.strayed)]
+            regions += map(echo_prompt, ask.echoed)
         return regions
 
     def _masks(self, ask: Ask, ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> Iterator[Json]:
         """The regions of one object that the page does not show yet, until the time is up or a newer request came."""
-        for point in ask.points:
-            check_size(point.region, reader.height, reader.width, f"point {point.id!r}")
+        for prompt in ask.prompts:
+            check_size(prompt.region, reader.height, reader.width, f"the point or box {prompt.id!r}")
         with Tracker(self._engine, reader, clip.frames, self._store) as tracker:
             anchors = self._anchors(ask, clip, reader, ticket.task, tracker)
             if not anchors:
@@ -197,26 +213,22 @@ class ClickAnswers:
         return region
 
     def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Hashable, tracker: Tracker) -> dict[int, Anchor]:
-        """What the person decided, frame of the video -> anchor: their own masks, and their clicks elsewhere."""
+        """What the person decided, frame of the video -> anchor: their own masks, and their prompts elsewhere."""
         height, width = reader.height, reader.width
         anchors: dict[int, Anchor] = {}
         for index, regions in ask.by_hand.items():
             mask = np.logical_or.reduce([decode_region_mask(r, height, width) for r in regions])
             anchors[clip.frames[index]] = Anchor(FramePrompts(mask=mask))
-        clicked: dict[int, list[Point]] = {}
-        for point in ask.points:
-            if point.frame not in ask.by_hand:
-                clicked.setdefault(point.frame, []).append(point)
-        # Frames clicked for the first time come last: what they showed follows from the other ones.
-        for index, points in sorted(clicked.items(), key=lambda item: item[1][0].new):
-            prompts = FramePrompts(clicks=tuple(p.click(height, width) for p in points))
+        for index, asked in ask.prompts_by_frame(height, width).items():
             frame = clip.frames[index]
-            known, prior = self._seen.get(work, points[0].id)
-            if not known:
-                prior = self._shown(ask, index, frame, anchors, tracker, height, width)
-                self._seen.set(work, points[0].id, prior)
-            if prompts.locates or prior is not None:
-                anchors[frame] = Anchor(prompts, prior)
+            prior = None
+            if asked.prompts.box is None:  # a box says by itself where the object is
+                known, prior = self._seen.get(work, asked.first)
+                if not known:
+                    prior = self._shown(ask, index, frame, anchors, tracker, height, width)
+                    self._seen.set(work, asked.first, prior)
+            if asked.prompts.locates or prior is not None:
+                anchors[frame] = Anchor(asked.prompts, prior)
         return anchors
 
     def _shown(
