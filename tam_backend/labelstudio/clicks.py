@@ -204,12 +204,10 @@ class ClickAnswers:
             return None  # an empty mask is sent only to take away one that the page shows
         meta = {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
         region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, meta)
-        if shown is not None:
-            # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
-            if shown.get("value") == region["value"] and index != ask.focus:
-                return None
-            if isinstance(shown.get("id"), str):
-                region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled
+        region["id"] = ask.region_id(index)
+        # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
+        if shown is not None and shown.get("value") == region["value"] and index != ask.focus:
+            return None
         return region
 
     def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Hashable, tracker: Tracker) -> dict[int, Anchor]:

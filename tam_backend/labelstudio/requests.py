@@ -51,6 +51,7 @@ class Ask:
     frame -> regions a person drew or changed. ours: frame -> the predicted region that stands unchanged. strayed:
     prompts of other objects that carry this one's label by mistake (see ``true_label``). draft: name of the person's
     draft, "" if there is none yet. saved: names the state of the saved work. answered: an answer was given before.
+    taken: frames where our mask of this object was given to another one by hand, and keeps its id.
     """
 
     label: str
@@ -62,6 +63,7 @@ class Ask:
     draft: str = ""
     saved: str = ""
     answered: bool = False
+    taken: frozenset[int] = frozenset()
 
     @property
     def ids(self) -> frozenset[str]:
@@ -91,6 +93,13 @@ class Ask:
         """Whether the page may show masks of this object already: it has prompts or masks from before."""
         answered = any(not p.new for p in self.prompts)
         return self.answered or answered or bool(self.ours) or bool(self.by_hand)
+
+    def region_id(self, frame: int) -> str:
+        """The id of the mask to send for a frame."""
+        shown = self.ours.get(frame, {}).get("id")
+        if isinstance(shown, str):
+            return shown  # a prediction from elsewhere is replaced, not doubled
+        return self.mask_control.region_id(self.label, frame) + ("-own" if frame in self.taken else "")
 
     @property
     def focus(self) -> int:
@@ -166,7 +175,7 @@ def parse_asks(task: Json, context: Json, config: LabelConfig, frames: int) -> l
             continue  # the label was removed; it must not be in the way of other objects
         work = newest_work(task, {p.id for p in prompts})
         merged = _other_prompts(work, prompts, label, image, config, frames)
-        by_hand, ours = _masks(work.regions, mask_control, label, frames)
+        by_hand, ours, taken = _masks(work.regions, mask_control, label, frames)
         asks.append(
             Ask(
                 label=label,
@@ -177,6 +186,7 @@ def parse_asks(task: Json, context: Json, config: LabelConfig, frames: int) -> l
                 strayed=tuple(strayed),
                 draft=work.name if work.name.startswith("draft") else "",
                 saved=f"{work.name}@{work.version}",
+                taken=taken,
             )
         )
     return asks
@@ -278,14 +288,15 @@ def _other_prompts(
 
 def _masks(
     work: Iterable[Json], control: Control, label: str, frames: int
-) -> tuple[dict[int, tuple[Json, ...]], dict[int, Json]]:
-    """(by_hand, ours) of one object; see Ask.
+) -> tuple[dict[int, tuple[Json, ...]], dict[int, Json], frozenset[int]]:
+    """(by_hand, ours, taken) of one object; see Ask.
 
     Masks of either kind count. Where a project was changed from one kind to the other under an open task, a mask of
     ours would replace a drawing of the other kind that has its id.
     """
     by_hand: dict[int, tuple[Json, ...]] = {}
     ours: dict[int, Json] = {}
+    taken: set[int] = set()
     for region in work:
         if region.get("type") not in MASK_TYPES or region.get("to_name") != control.image or not is_mask(region):
             continue
@@ -294,11 +305,13 @@ def _masks(
         if region.get("origin", "manual") in BY_HAND:
             if label in shown:
                 by_hand[frame] = (*by_hand.get(frame, ()), region)
+            elif region.get("id") == control.region_id(label, frame):
+                taken.add(frame)
         else:
             owners = [known for known in control.labels if control.region_id(known, frame) == region.get("id")]
             if label in (owners or shown):  # ours may have strayed: see true_label
                 ours[frame] = region
-    return by_hand, ours
+    return by_hand, ours, frozenset(taken)
 
 
 def _moment(text: object) -> datetime:
