@@ -18,6 +18,9 @@ from tam_backend.prompts import Box, Click
 
 Json = dict[str, Any]
 
+#: Fields of a region's value that hold a mask: as pixels, or as brush strokes.
+MASK_FIELDS = frozenset({"rle", "touches", "imageDataURL", "maskDataURL"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prompt:
@@ -132,14 +135,11 @@ def is_second_result(region: Json) -> bool:
     value = region.get("value")
     if not isinstance(value, dict):
         return False
-    if region.get("type") in ("keypointlabels", "rectanglelabels") and not _PIXELS.isdisjoint(value):
+    if region.get("type") in ("keypointlabels", "rectanglelabels") and not MASK_FIELDS.isdisjoint(value):
         return True
     if region.get("type") == "keypointlabels":
         return "height" in value
     return region.get("type") == "rectanglelabels" and "height" not in value
-
-
-_PIXELS = frozenset({"rle", "touches", "imageDataURL", "maskDataURL"})
 
 
 class _Unknown(BadInput):

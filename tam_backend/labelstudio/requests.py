@@ -16,6 +16,7 @@ import numpy as np
 from tam_backend.errors import BadInput
 from tam_backend.labelstudio.config import Control, LabelConfig
 from tam_backend.labelstudio.prompts import (
+    MASK_FIELDS,
     Json,
     Point,
     Prompt,
@@ -236,7 +237,7 @@ def check_size(region: Json, height: int, width: int, where: str) -> None:
 def is_mask(region: Json) -> bool:
     """Whether a region holds a mask: as pixels, or as brush strokes."""
     value = region.get("value")
-    return isinstance(value, dict) and not {"rle", "touches", "imageDataURL", "maskDataURL"}.isdisjoint(value)
+    return isinstance(value, dict) and not MASK_FIELDS.isdisjoint(value)
 
 
 def mask_labels(region: Json) -> list[Any]:

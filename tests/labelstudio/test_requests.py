@@ -132,6 +132,11 @@ def test_region_masks_decode(kind):
         decode_region_mask(region | {"value": {}}, 6, 8)
 
 
+def without(point: dict) -> dict:
+    """The point as an old one."""
+    return {k: v for k, v in point.items() if k != "is_positive"}
+
+
 @pytest.mark.parametrize("change", [{"from_name": "gone"}, {"value": {"keypointlabels": ["Gone"], "x": 1, "y": 1}}])
 def test_old_points_of_labels_and_tags_that_are_gone_are_not_in_the_way(change):
     body = request_body("06_predict_interactive_negative")
@@ -143,6 +148,7 @@ def test_old_points_of_labels_and_tags_that_are_gone_are_not_in_the_way(change):
     [ask] = asks_of(body)
     assert len(ask.points) == 2
     points.append(points.pop(0))
+    assert len(asks_of(body | {"params": {"context": {"result": [points[0], without(points[-1])]}}})[0].points) == 1
     with pytest.raises(BadInput, match=r"'Gone'|'gone'"):
         asks_of(body)
 

@@ -143,6 +143,20 @@ def test_a_draft_that_never_comes_costs_the_other_prompts_only(backend, monkeypa
     assert decoded(masks_of(answer)[4])[10, 50]
 
 
+@pytest.mark.parametrize("arrived", [False, True])
+def test_a_box_whose_answer_has_not_reached_the_page_is_answered_again(backend, label_studio, arrived):
+    """The page drops the answer, and the box, when a click on another object was sent meanwhile."""
+    task = backend.uploaded()
+    backend.click(task, box("b1", 4, 10, 12, 30, 40))
+    other = point("q1", 4, 50, 10, label=LABELS[1])
+    backend.autosave = False
+    label_studio.drafts = draft(box("b1", 4, 10, 12, 30, 40, new=not arrived), other)
+    answer = backend.click(task, other)
+    assert prompts_of(answer) == (["q1"] if arrived else ["q1", "b1"])
+    labels = {r["value"][r["type"]][0] for r in regions_of(answer)}
+    assert labels == ({LABELS[1]} if arrived else set(LABELS))
+
+
 def test_saved_prompts_are_not_waited_for():
     unsaved = UnsavedPrompts()
     assert not unsaved.note("a", "boxes", "@")
