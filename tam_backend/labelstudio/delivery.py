@@ -26,8 +26,9 @@ from tam_backend.labelstudio.config import Control, LabelConfig, parse_label_con
 from tam_backend.labelstudio.connections import Client, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
-from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
-from tam_backend.labelstudio.requests import PROMPT_TYPES, Json, parse_asks
+from tam_backend.labelstudio.prompts import PROMPT_TYPES
+from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
+from tam_backend.labelstudio.requests import Json, parse_asks
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
@@ -234,7 +235,7 @@ class Deliveries:
                         if region["item_index"] not in ask.ours:
                             key = (ask.mask_control.name, ask.label)
                             added.setdefault(key, set()).add(region["item_index"])
-                    regions |= {p.id: echo_point(p) for p in (*ask.new_points, *ask.strayed)}
+                    regions |= {p.id: echo_prompt(p) for p in ask.echoed}
         finally:
             reader.close()
         regions = {i: r for i, r in regions.items() if r not in draft["result"]}
