@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tam_backend.errors import BadInput
-from tam_backend.settings import Settings
+from tam_backend.settings import Settings, with_library_names
 
 
 def test_defaults_and_empty_variables():
@@ -19,6 +19,7 @@ def test_every_option_is_read_from_its_variable():
             "TAM_CLIP_LENGTH": "300", "TAM_ANSWER_SECONDS": "2.5", "TAM_FRAME_CAPTION": "Yes",
             "TAM_FRAME_QUALITY": "80", "TAM_FRAME_CACHE_MB": "5", "TAM_RESULT_CACHE_MB": "6", "TAM_MAX_VIDEO_MB": "7",
             "TAM_MAX_REQUEST_MB": "8", "TAM_CHECKPOINT_DIR": "/weights", "TAM_CHECKPOINT_URL": "http://mirror/sam/",
+            "TAM_BASIC_AUTH_USER": "ls", "TAM_BASIC_AUTH_PASSWORD": "p:" + "x" * 10, "TAM_SECRET_PATH": "s_-" * 6,
         }
     )  # fmt: skip
     assert settings == Settings(
@@ -26,8 +27,9 @@ def test_every_option_is_read_from_its_variable():
         public_url="https://b/x", media_hosts=("a.example", "b:90"), clip_length=300, answer_seconds=2.5,
         frame_caption=True, frame_quality=80, frame_cache_mb=5, result_cache_mb=6, max_video_mb=7, max_request_mb=8,
         checkpoint_dir=Path("/weights"), checkpoint_url="http://mirror/sam",
+        basic_auth_user="ls", basic_auth_password="p:" + "x" * 10, secret_path="s_-" * 6,
     )  # fmt: skip
-    assert len(Settings.describe()) == 16
+    assert len(Settings.describe()) == 19
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,9 @@ def test_every_option_is_read_from_its_variable():
     [
         ("TAM_CLIP_LENGTH", "many"), ("TAM_CLIP_LENGTH", "0"), ("TAM_ANSWER_SECONDS", "nan"),
         ("TAM_ANSWER_SECONDS", "100"), ("TAM_FRAME_CAPTION", "maybe"), ("TAM_FRAME_QUALITY", "101"),
-        ("TAM_LABEL_STUDIO_URL", "ftp://x"), ("TAM_PUBLIC_URL", "http://x/?a=b"),
+        ("TAM_LABEL_STUDIO_URL", "ftp://x"), ("TAM_PUBLIC_URL", "http://x/?a=b"), ("TAM_BASIC_AUTH_USER", "a:b"),
+        ("TAM_BASIC_AUTH_PASSWORD", "short"), ("TAM_BASIC_AUTH_PASSWORD", "with a space in it"),
+        ("TAM_SECRET_PATH", "short"), ("TAM_SECRET_PATH", "x" * 20 + "/"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_named(variable, text):
@@ -47,3 +51,37 @@ def test_every_option_has_a_sentence():
     for variable, _, text in Settings.describe():
         assert variable.startswith("TAM_")
         assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"TAM_BASIC_AUTH_USER": "ls"}, "TAM_BASIC_AUTH_PASSWORD is not set"),
+        ({"TAM_BASIC_AUTH_PASSWORD": "x" * 12}, "TAM_BASIC_AUTH_USER is not set"),
+        ({"TAM_SECRET_PATH": "s" * 16, "TAM_PUBLIC_URL": "http://x/" + "s" * 16}, "TAM_PUBLIC_URL must not hold"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(environ, says):
+    with pytest.raises(BadInput, match=says):
+        Settings.from_env(environ)
+
+
+def test_secrets_are_never_shown():
+    secrets = {"TAM_BASIC_AUTH_PASSWORD": "p@ssword-of-it", "TAM_SECRET_PATH": "path-that-is-secret",
+               "TAM_LABEL_STUDIO_TOKEN": "token-of-it"}  # fmt: skip
+    shown = repr(Settings.from_env(secrets | {"TAM_BASIC_AUTH_USER": "ls"}))
+    for secret in secrets.values():
+        assert secret not in shown
+    with pytest.raises(BadInput) as error:
+        Settings.from_env({"TAM_BASIC_AUTH_USER": "ls", "TAM_BASIC_AUTH_PASSWORD": "my secret"})
+    assert "my secret" not in str(error.value)
+
+
+def test_names_of_the_library_stand_in_for_ours_as_a_pair_only():
+    theirs = {"LABEL_STUDIO_URL": "http://theirs:8080", "LABEL_STUDIO_API_KEY": "their-token"}
+    assert Settings.from_env(theirs) == Settings()
+    settings = Settings.from_env(with_library_names(theirs))
+    assert (settings.label_studio_url, settings.label_studio_token) == ("http://theirs:8080", "their-token")
+    settings = Settings.from_env(with_library_names({**theirs, "TAM_LABEL_STUDIO_URL": "http://ours:8080"}))
+    assert (settings.label_studio_url, settings.label_studio_token) == ("http://ours:8080", "")
+    assert Settings.from_env(with_library_names({})) == Settings()

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
+from tam_backend.server.auth import Guard
 from tam_backend.server.frames import FrameServer, frames_blueprint
 from tam_backend.settings import Settings
 
@@ -27,11 +28,12 @@ def create_app(settings: Settings, model_class: Callable[..., Any], service: Ser
     app = Flask("tam_backend")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service
+    app.wsgi_app = Guard(app.wsgi_app, settings)  # type: ignore[method-assign]
     frames = FrameServer(service.library, settings)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
 
     def base_url() -> str:
-        return settings.public_url or request.host_url.rstrip("/")
+        return settings.public_url or request.root_url.rstrip("/")
 
     @app.get("/")
     @app.get("/health")
