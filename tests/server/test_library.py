@@ -183,6 +183,15 @@ def test_our_server_where_2x_is_installed(module_2x, backend, label_studio):
     assert {r["item_index"] for r in regions_of(backend.click(task, point("p1", 4, 20, 24)))} == set(range(12))
 
 
+def test_requests_of_two_projects_at_once_on_our_server_where_2x_is_installed(module_2x, backend):
+    """Its base class keeps one configuration for all models that are built without a project, as ours are there."""
+    first = module_2x.TrackAnything(label_config=EXAMPLE, service=backend.service)
+    bitmask = EXAMPLE.replace("BrushLabels", "BitmaskLabels")
+    module_2x.TrackAnything(label_config=bitmask, service=backend.service)
+    [result] = first.predict([backend.uploaded()], context={"result": [point("p1", 4, 20, 24)]}, project="1.2")
+    assert {r["type"] for r in result["result"]} == {"keypointlabels", "brushlabels"}
+
+
 class Silent(WSGIRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
