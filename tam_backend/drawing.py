@@ -1,4 +1,4 @@
-"""Masks on frames, for people to look at: colours of objects, and frames with the masks drawn over them."""
+"""What is drawn on frames for people to look at: objects in their colours, and how far the tracking has come."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ Palette = npt.NDArray[np.uint8]
 
 #: How much of a mask's fill is colour; the rest is the picture below.
 FILL = 0.4
+
+#: Greys of the progress strip, and the colour of its tick (RGB).
+_TO_DO, _FINISHED = 80, 240
+_TICK = (255, 120, 0)
 
 
 def make_palette() -> Palette:
@@ -58,3 +62,26 @@ def _draw_number(image: Frame, number: int) -> None:
     at = (round(12 * scale), round(34 * scale))
     for colour, thickness in (((0, 0, 0), line + 2), ((255, 255, 255), line)):
         cv2.putText(image, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+
+
+def draw_progress(frame: Frame, done: npt.NDArray[np.float32], at: int) -> Frame:
+    """A copy of a frame with a strip along its top edge that stands for the frames of a clip from left to right.
+
+    frame: HxWx3 uint8 RGB; done: (n,) float32 in [0, 1], how much of each frame is finished: the more, the brighter;
+    at: which of them this frame is, marked by a tick. The strip covers 6 rows of 480, and so in proportion, at least 4.
+    It is grey between black lines: visible on any picture and beside any page, and unlike the mask of an object. It is
+    at the top because Label Studio 1.23 opens a picture so large that some 5 % at its bottom and right edges are out of
+    sight.
+    """
+    height, width = frame.shape[:2]
+    rows = max(4, round(min(height, width) / 80))
+    method = cv2.INTER_AREA if len(done) > width else cv2.INTER_NEAREST
+    share = cv2.resize(done[None], (width, 1), interpolation=method)
+    image = frame.copy()
+    image[:rows] = 0
+    strip = image[1 : rows - 1]
+    strip[:] = np.rint(_TO_DO + share * (_FINISHED - _TO_DO)).astype(np.uint8)[..., None]
+    middle, half = round((at + 0.5) * width / len(done) - 0.5), max(1, rows // 4)
+    strip[:, max(0, middle - half - 1) : middle + half + 2] = 0
+    strip[:, max(0, middle - half) : middle + half + 1] = _TICK
+    return image

@@ -19,3 +19,7 @@ class LabelConfigError(BadInput):
 
 class LabelStudioError(TamError):
     """Label Studio refused a call or could not be reached."""
+
+
+class NotFound(LabelStudioError):
+    """Label Studio says that there is no such thing (any more)."""

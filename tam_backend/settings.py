@@ -53,7 +53,16 @@ def _boolean(text: str) -> bool:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(h.strip().lower() for h in text.split(",") if h.strip())
+    hosts = tuple(h.strip().lower() for h in text.split(",") if h.strip())
+    for host in hosts:
+        parts = urlsplit(f"//{host if host.count(':') < 2 or '[' in host else f'[{host}]'}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if not parts.hostname or port == 0 or set(host) & set("/@?#* "):
+            raise ValueError(f"names or name:port, with commas between them; {host!r} is none")
+    return hosts
 
 
 def _text(pattern: str, expected: str) -> Callable[[str], str]:
@@ -63,6 +72,14 @@ def _text(pattern: str, expected: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("one token, without spaces")
+    if text.count(".") == 1:
+        raise ValueError("the whole personal access token, of three parts with dots between them")
+    return text
 
 
 def _option(default: Any, variable: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
@@ -89,11 +106,13 @@ class Settings:
     )  # fmt: skip
     label_studio_url: str = _option(
         "", "TAM_LABEL_STUDIO_URL", _url,
-        "Address of Label Studio as this server reaches it. Empty: the one Label Studio names when it connects.",
+        "Address of Label Studio as this server reaches it; set it wherever others reach this server. "
+        "Empty: the one that the first Label Studio names when it connects.",
     )  # fmt: skip
     label_studio_token: str = _option(
-        "", "TAM_LABEL_STUDIO_TOKEN", str,
-        "Legacy access token for TAM_LABEL_STUDIO_URL. Empty: the one Label Studio sends when it connects.",
+        "", "TAM_LABEL_STUDIO_TOKEN", _token,
+        "Personal access token, or legacy token, for TAM_LABEL_STUDIO_URL. "
+        "Empty: the legacy token that Label Studio sends when it connects, which works only where those are on.",
         secret=True,
     )  # fmt: skip
     public_url: str = _option(
@@ -118,8 +137,18 @@ class Settings:
     )  # fmt: skip
     media_hosts: tuple[str, ...] = _option(
         (), "TAM_MEDIA_HOSTS", _hosts,
-        "Further hosts (name or name:port, comma-separated) from which videos may be fetched. "
-        "Label Studio itself is always allowed; every other host is refused.",
+        "Further hosts (name or name:port, comma-separated) from which videos may be fetched, also on private "
+        "networks. Label Studio itself is always allowed.",
+    )  # fmt: skip
+    media_public: bool = _option(
+        True, "TAM_MEDIA_PUBLIC", _boolean,
+        "Whether videos may be fetched from every host on the open internet. false: only from Label Studio and "
+        "TAM_MEDIA_HOSTS.",
+    )  # fmt: skip
+    media_cache_mb: int = _option(
+        50_000, "TAM_MEDIA_CACHE_MB", _integer(1, 100_000_000),
+        "Disk space for downloaded videos, in MB. Those not used for longest are dropped, and fetched again when "
+        "needed.",
     )  # fmt: skip
     clip_length: int = _option(
         100, "TAM_CLIP_LENGTH", _integer(1, 10_000),
@@ -133,6 +162,11 @@ class Settings:
     frame_caption: bool = _option(
         False, "TAM_FRAME_CAPTION", _boolean, "Draw frame number and time into a corner of the served frames."
     )
+    progress_mark: bool = _option(
+        False, "TAM_PROGRESS_MARK", _boolean,
+        "Draw a thin strip along the top edge of served frames while objects are tracked in the background: it "
+        "stands for the clip, what is finished is bright. Browsers then ask for a frame anew each time.",
+    )  # fmt: skip
     frame_quality: int = _option(90, "TAM_FRAME_QUALITY", _integer(1, 100), "JPEG quality of the served frames.")
     frame_cache_mb: int = _option(
         1000, "TAM_FRAME_CACHE_MB", _integer(1, 1_000_000), "Disk space for served JPEG frames, in MB."
@@ -140,9 +174,31 @@ class Settings:
     result_cache_mb: int = _option(
         500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
     )
+    state_mb: int = _option(
+        20_000, "TAM_STATE_MB", _integer(10, 10_000_000),
+        "Disk space for finished masks, in MB. Beyond it those unused for longest are dropped, and computed again when "
+        "they are needed.",
+    )  # fmt: skip
+    follow_frames: int = _option(
+        3000, "TAM_FOLLOW_FRAMES", _integer(0, 1_000_000),
+        "How many frames beyond its task a clicked object is followed in the background, forward and backward, into "
+        "the video's other tasks that nobody has worked on. They get predictions. 0: not at all.",
+    )  # fmt: skip
     max_video_mb: int = _option(
-        4000, "TAM_MAX_VIDEO_MB", _integer(1, 1_000_000), "Largest video that is downloaded, in MB."
+        4000, "TAM_MAX_VIDEO_MB", _integer(1, 1_000_000),
+        "Largest video that is downloaded, in MB; also all images of a task together.",
+    )  # fmt: skip
+    max_image_mb: int = _option(
+        50, "TAM_MAX_IMAGE_MB", _integer(1, 100_000), "Largest single image that is downloaded, in MB."
     )
+    download_minutes: int = _option(
+        60, "TAM_DOWNLOAD_MINUTES", _integer(1, 10_000),
+        "Longest time for one download. What has come by then is kept, and the next try goes on from there.",
+    )  # fmt: skip
+    download_kb_per_second: int = _option(
+        20, "TAM_DOWNLOAD_KB_PER_SECOND", _integer(1, 1_000_000),
+        "A download that stays slower than this is cut and tried again, five times at most, in KB per second.",
+    )  # fmt: skip
     max_request_mb: int = _option(
         256, "TAM_MAX_REQUEST_MB", _integer(1, 4000), "Largest request body that is read, in MB."
     )
@@ -173,8 +229,13 @@ class Settings:
             try:
                 values[option.name] = option.metadata["parse"](text)
             except ValueError as e:
-                shown = "not usable" if option.metadata["secret"] else repr(text)
+                shown = "not right" if option.metadata["secret"] else repr(text)
                 raise BadInput(f"{variable} is {shown}; it must be {e}") from e
+        if values.get("label_studio_token") and not values.get("label_studio_url"):
+            raise BadInput(
+                "TAM_LABEL_STUDIO_TOKEN is set, but TAM_LABEL_STUDIO_URL is not: a token is sent only to an address "
+                "that you name, so set both"
+            )
         return cls(**values)
 
     @classmethod
@@ -194,8 +255,8 @@ _LIBRARY_NAMES = {"TAM_LABEL_STUDIO_URL": "LABEL_STUDIO_URL", "TAM_LABEL_STUDIO_
 def with_library_names(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment, with the library's names for Label Studio and its token read as ours if neither of ours is set.
 
-    Never one of each: a token must not go to an address that it was not meant for.
+    Never one of each, nor a token alone: it must not go to an address that it was not meant for.
     """
-    if any(environ.get(ours, "").strip() for ours in _LIBRARY_NAMES):
+    if any(environ.get(ours, "").strip() for ours in _LIBRARY_NAMES) or not environ.get("LABEL_STUDIO_URL", "").strip():
         return dict(environ)
     return {**environ, **{ours: environ.get(theirs, "") for ours, theirs in _LIBRARY_NAMES.items()}}

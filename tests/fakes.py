@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import av
 import numpy as np
@@ -100,6 +102,8 @@ class FakeLabelStudio:
         self.requests: list[tuple[str, str, str | None]] = []
         self.drafts: list[dict[str, Any]] = []
         self.annotations: dict[int, dict[str, Any]] = {}
+        self.predictions: dict[int, dict[str, Any]] = {}
+        self.label_config = ""
         self.failing = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -115,6 +119,15 @@ class FakeLabelStudio:
         task = {"id": len(self.tasks) + 1, "data": data, "project": project}
         self.tasks[task["id"]] = task
         return task
+
+    def find(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """The tasks that a query of the data manager asks for."""
+        tasks = list(self.tasks.values())
+        for item in json.loads(query.get("query", ["{}"])[0]).get("filters", {}).get("items", []):
+            name = item["filter"].removeprefix("filter:tasks:")
+            key = name.removeprefix("data.")
+            tasks = [t for t in tasks if (t if name == key else t["data"]).get(key) == item["value"]]
+        return tasks
 
     def _handler(fake) -> type[BaseHTTPRequestHandler]:  # noqa: N805 (self is the handler's, below)
         class Handler(BaseHTTPRequestHandler):
@@ -147,9 +160,28 @@ class FakeLabelStudio:
                         fake.add_task(task, int(path.split("/")[3]))
                     return self._answer(201, {"task_count": len(body)})
                 if path == "/api/tasks":
-                    return self._answer(200, {"tasks": list(fake.tasks.values()), "total": len(fake.tasks)})
+                    tasks = fake.find(parse_qs(query))
+                    return self._answer(200, {"tasks": tasks, "total": len(tasks)})
+                if path.startswith("/api/projects/"):
+                    return self._answer(200, {"id": 1, "label_config": fake.label_config})
                 if path.endswith("/drafts"):
-                    return self._answer(200, fake.drafts)
+                    task_id = int(path.split("/")[3])
+                    return self._answer(200, [d for d in fake.drafts if d.get("task", task_id) == task_id])
+                if path.startswith("/api/drafts/"):
+                    [draft] = [d for d in fake.drafts if d["id"] == int(path.split("/")[3])]
+                    draft.update(body, updated_at=datetime.now(UTC).isoformat())
+                    return self._answer(200, draft)
+                if path == "/api/predictions/" and self.command == "GET":
+                    task_id = int(parse_qs(query)["task"][0])
+                    return self._answer(200, [p for p in fake.predictions.values() if p["task"] == task_id])
+                if path == "/api/predictions/":
+                    prediction = {"id": 500 + len(fake.predictions), **body}
+                    fake.predictions[prediction["id"]] = prediction
+                    return self._answer(201, prediction)
+                if path.startswith("/api/predictions/"):
+                    prediction = fake.predictions[int(path.split("/")[3])]
+                    prediction.update(body)
+                    return self._answer(200, prediction)
                 if path.startswith("/api/annotations/"):
                     annotation = fake.annotations[int(path.strip("/").rpartition("/")[2])]
                     annotation.update(body or {})

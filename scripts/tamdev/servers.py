@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +48,22 @@ def start_label_studio(data_dir: Path, port: int, account: Account, log: Path) -
     return Program("Label Studio", command, local_environment(settings), log), LabelStudio(url, account.token)
 
 
-def start_backend(data_dir: Path, port: int, label_studio: LabelStudio, account: Account, log: Path) -> Program:
-    """Start our backend, and wait until it answers."""
+def start_backend(
+    data_dir: Path,
+    port: int,
+    label_studio: LabelStudio,
+    account: Account,
+    log: Path,
+    options: Mapping[str, str] | None = None,
+) -> Program:
+    """Start our backend, and wait until it answers. options: further settings (TAM_...)."""
     url = f"http://127.0.0.1:{port}"
     settings = {
         "TAM_DATA_DIR": str(data_dir),
         "TAM_LABEL_STUDIO_URL": label_studio.url,
         "TAM_LABEL_STUDIO_TOKEN": account.token,
         "TAM_PUBLIC_URL": url,
+        **(options or {}),
     }
     command = [str(BACKEND.program("tam")), "serve", "--host", "127.0.0.1", "--port", str(port)]
     program = Program("the backend", command, local_environment(settings), log)

@@ -3,58 +3,75 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
-from tam_backend.engines import Engine
-from tam_backend.errors import BadInput
-from tam_backend.labelstudio.clips import Clip, ClipFiller
+from tam_backend.errors import BadInput, LabelStudioError
+from tam_backend.labelstudio.clips import Clip, ClipFiller, project_of
 from tam_backend.labelstudio.config import LabelConfig
 from tam_backend.labelstudio.connections import Connections
 from tam_backend.labelstudio.drafts import Drafts
 from tam_backend.labelstudio.library import VideoLibrary
-from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
-from tam_backend.labelstudio.requests import Ask, Json, Point, check_size, decode_region_mask, parse_asks
-from tam_backend.prompts import FramePrompts, Mask
+from tam_backend.labelstudio.objects import TaskObject, TaskObjects
+from tam_backend.labelstudio.regions import check_regions, echo_point
+from tam_backend.labelstudio.requests import PROMPT_TYPES, Ask, Json, made_by_hand, parse_asks
+from tam_backend.sessions.activity import Activity
+from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
-from tam_backend.sessions.seen import SeenMasks
-from tam_backend.tracking.store import BlobStore
-from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
+from tam_backend.sessions.tracks import Track, TrackTable, Work
+from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.video.base import Reader
 
 log = logging.getLogger(__name__)
 
 
+class Background(Protocol):
+    """Where the rest of the work goes; see BackgroundJobs."""
+
+    def begin(self, track: Track) -> Track: ...
+
+    def note(self, track: Track, frame: int) -> None: ...
+
+    def release(self, track: Track) -> None: ...
+
+
 class ClickAnswers:
     """Answers clicks. Thread-safe.
 
-    answer_seconds: how long one request may compute; what is finished then is sent, the rest comes with the next click.
+    answer_seconds: how long one request may compute; what is finished then is sent, the rest goes on in the background
+    and comes with the next click. model_version: that of our predictions.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        objects: TaskObjects,
         library: VideoLibrary,
         clips: ClipFiller,
-        store: BlobStore,
         connections: Connections,
+        turns: DeviceTurns,
+        background: Background,
+        activity: Activity,
+        tracks: TrackTable,
+        deliveries: DeliveryLog,
         answer_seconds: float,
+        model_version: str,
     ) -> None:
-        self._engine = engine
+        self._objects = objects
         self._library = library
         self._clips = clips
-        self._store = store
         self._connections = connections
+        self._turns = turns
+        self._background = background
+        self._activity = activity
+        self._tracks = tracks
+        self._deliveries = deliveries
         self._answer_seconds = answer_seconds
-        self._seen = SeenMasks(store)
+        self._model_version = model_version
         self._pending: PendingRequests[Ask] = PendingRequests()
-        # Frames are computed one at a time: each uses all cores, and requests that take turns frame by frame all
-        # get their nearest frames soon.
-        self._compute = threading.Lock()
 
     @property
     def running(self) -> int:
@@ -66,12 +83,19 @@ class ClickAnswers:
 
         started: time.monotonic() at which the request came. Raises BadInput or MediaError.
         """
-        clip = self._clips.find(task["data"], config, self._connections.current())
-        frames = len(clip.frames)
-        asks = parse_asks(task, context, config, frames)
+        connection = self._connections.current()
+        clip = self._clips.find(task["data"], config, connection)
+        task = self._with_prediction(task)
+        asks = parse_asks(task, context, config, len(clip.frames))
         if not asks:
             raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
-        work = (project, task.get("id"))
+        work = work_of(task, project, connection.url if connection else "")
+        with self._activity.request(work):
+            return self._answer(asks, task, work, clip, config, started)
+
+    def _answer(self, asks: list[Ask], task: Json, work: Work, clip: Clip, config: LabelConfig, started: float) -> Json:
+        frames = len(clip.frames)
+        self._forget_dropped(work, asks)
         subject = frozenset((a.mask_control.name, a.label) for a in asks)
         ids = frozenset[str]().union(*(a.ids for a in asks))
         ticket = Ticket(work, subject, ids, asks[0].draft, asks)
@@ -81,21 +105,82 @@ class ClickAnswers:
             reader = self._library.open(clip.video)
             try:
                 deadline = started + self._answer_seconds
-                regions = self._objects(asks, ticket, clip, reader, deadline)
+                regions = self._answers(asks, ticket, task, work, clip, reader, deadline)
                 for ask in self._left_behind(ticket, siblings, drafts, config):
                     ticket.work = [*ticket.work, ask]
-                    regions += self._objects([ask], ticket, clip, reader, max(deadline, time.monotonic() + 1))
-                regions = self._safe(regions, ticket, drafts, config)
+                    late = max(deadline, time.monotonic() + 1)
+                    regions += self._answers([ask], ticket, task, work, clip, reader, late)
+                others = self._others(ticket, task, work, config, frames)
+                regions += self._finished(others, task, work, clip, reader)
+                regions = self._safe(regions, ticket, others, drafts, config)
             finally:
                 reader.close()
         finally:
             self._pending.end(ticket)
         regions = list({r["id"]: r for r in regions}.values())  # a point may be strayed and left behind
         check_regions(regions, config, frames)
+        if not ticket.overtaken and (new := [p for a in asks for p in a.new_points]):
+            self._record(work, [*ticket.work, *others], f"point:{new[-1].id}", regions)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
         return {"result": regions, "score": score}
 
-    def _safe(self, regions: list[Json], ticket: Ticket[Ask], drafts: Drafts, config: LabelConfig) -> list[Json]:
+    def _with_prediction(self, task: Json) -> Json:
+        """The task as the page shows it: with neither draft nor annotation it begins with our prediction."""
+        predictions = task.get("predictions")
+        saved = [w for kind in ("drafts", "annotations") for w in task.get(kind) or []]
+        if isinstance(predictions, list) and not [
+            w for w in saved if not (isinstance(w, dict) and w.get("was_cancelled"))
+        ]:
+            ours = [p for p in predictions if isinstance(p, dict) and p.get("model_version") == self._model_version]
+            if ours:
+                return task | {"annotations": [{"id": "prediction", "result": ours[-1].get("result") or []}]}
+        return task
+
+    def _forget_dropped(self, work: Work, asks: list[Ask]) -> None:
+        """A point that is still new was not answered, for the page: it will drop an answer that is on its way."""
+        for point in (p for ask in asks for p in ask.new_points):
+            self._deliveries.drop(work, f"point:{point.id}")
+
+    def _record(self, work: Work, asks: list[Ask], marker: str, regions: list[Json]) -> None:
+        """Note which masks go out with which point."""
+        for ask in asks:
+            tag = ask.mask_control
+            mine = [r for r in regions if r["from_name"] == tag.name and r["value"].get(tag.type) == [ask.label]]
+            frames = {r["item_index"] for r in mine if "score" in r}
+            self._deliveries.record(work, tag.name, ask.label, marker, frames)
+
+    def _others(self, ticket: Ticket[Ask], task: Json, work: Work, config: LabelConfig, frames: int) -> list[Ask]:
+        """The person's other objects, as their draft has them: masks of those may have been finished since."""
+        mine = {(a.mask_control.name, a.label) for a in ticket.work}
+        prompts = [
+            region
+            for draft in task.get("drafts") or []
+            for region in draft.get("result") or []
+            if region.get("type") in PROMPT_TYPES and "is_positive" not in region
+        ]
+        try:
+            asks = parse_asks(task, {"result": prompts}, config, frames)
+        except BadInput as e:
+            log.info("task %s: the draft's other objects cannot be read: %s", task.get("id"), e)
+            return []
+        # A draft that lags behind the page would bring masks of fewer prompts than the page has.
+        tracks = self._tracks.of_task(work.label_studio, work.task)
+        latest = {(t.tag, t.label, t.ids) for t in tracks if not any(t.overlaps(n) for n in tracks if n.id > t.id)}
+        return [a for a in asks if (key := (a.mask_control.name, a.label)) not in mine and (*key, a.ids) in latest]
+
+    def _finished(self, asks: list[Ask], task: Json, work: Work, clip: Clip, reader: Reader) -> list[Json]:
+        """The masks of several objects that are finished, on frames where the page has none. Nothing is computed."""
+        regions: list[Json] = []
+        with self._objects.tracker(clip, reader) as tracker:
+            for ask in asks:
+                shown = frozenset(clip.frames[index] for index in ask.ours)
+                target = self._objects.prepare(ask, task, clip, reader, work, tracker)
+                regions += self._objects.finished(target, tracker, shown)
+        return regions
+
+    def _safe(
+        self, regions: list[Json], ticket: Ticket[Ask], others: list[Ask], drafts: Drafts, config: LabelConfig
+    ) -> list[Json]:
         """Leave out masks that might overwrite what a person has just fixed.
 
         A draft is saved some seconds after a change. So a fix made shortly before the click is not in the request, and
@@ -104,6 +189,7 @@ class ClickAnswers:
         come with the next click.
         """
         asks = {(a.mask_control.name, a.label): a for a in ticket.work}
+        late = {(a.mask_control.name, a.label) for a in others}
 
         def key(region: Json) -> tuple[str, str, int]:
             return region["from_name"], region["value"][region["type"]][0], region["item_index"]
@@ -111,17 +197,25 @@ class ClickAnswers:
         def at_risk(region: Json) -> bool:
             ask = asks.get(key(region)[:2])
             if "score" not in region or ask is None:
-                return False
+                return key(region)[:2] in late
             return ask.answered or (ask.continued and region["item_index"] != ask.focus)
 
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
         new_points = frozenset(p.id for a in ticket.work for p in a.new_points)
-        fixed = drafts.by_hand(new_points, config, lambda: ticket.overtaken)
-        if fixed is None:
+        saved = drafts.saved_after(new_points, lambda: ticket.overtaken)
+        if saved is None:
             log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
             return [r for r in regions if not at_risk(r)]
-        return [r for r in regions if "score" not in r or key(r) not in fixed]
+        fixed = made_by_hand(saved, config)
+        here = {r.get("id") for r in saved}
+
+        def untouched(region: Json) -> bool:
+            ask = asks.get(key(region)[:2])
+            shown = ask.ours.get(region["item_index"]) if ask and at_risk(region) else None
+            return key(region) not in fixed and (shown is None or shown.get("id") in here)
+
+        return [r for r in regions if "score" not in r or untouched(r)]
 
     def _left_behind(
         self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts, config: LabelConfig
@@ -144,93 +238,74 @@ class ClickAnswers:
                 taken += [replace(a, answered=answered) for a in left]
         return taken
 
-    def _objects(self, asks: list[Ask], ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> list[Json]:
+    def _answers(
+        self, asks: list[Ask], ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, deadline: float
+    ) -> list[Json]:
         """The regions for several objects: masks unless a newer request came, and the points in any case."""
         regions: list[Json] = []
         for ask in asks:
-            masks = list(self._masks(ask, ticket, clip, reader, deadline))
+            with self._turns.request():
+                masks = list(self._masks(ask, ticket, task, work, clip, reader, deadline))
             if not ticket.overtaken:
                 regions += masks
             regions += [echo_point(p) for p in (*ask.new_points, *ask.strayed)]
         return regions
 
-    def _masks(self, ask: Ask, ticket: Ticket[Ask], clip: Clip, reader: Reader, deadline: float) -> Iterator[Json]:
-        """The regions of one object that the page does not show yet, until the time is up or a newer request came."""
-        for point in ask.points:
-            check_size(point.region, reader.height, reader.width, f"point {point.id!r}")
-        with Tracker(self._engine, reader, clip.frames, self._store) as tracker:
-            anchors = self._anchors(ask, clip, reader, ticket.task, tracker)
-            if not anchors:
+    def _masks(
+        self, ask: Ask, ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, deadline: float
+    ) -> Iterator[Json]:
+        """The regions of one object that the page does not show yet, until a newer request came.
+
+        When the time is up, those that are finished already and no more.
+        """
+        with self._objects.tracker(clip, reader) as tracker:
+            target = self._objects.prepare(ask, task, clip, reader, work, tracker)
+            if not target.anchors:
                 return
-            tracked = tracker.track(anchors, clip.frames[ask.focus])
+            track = self._background.begin(track_of(target))
+            done: set[int] = set()
+            tracked = tracker.track(target.anchors, track.focus)
             try:
                 while not ticket.overtaken:
-                    with self._compute:
+                    with self._turns.interactive():
                         frame = next(tracked, None)
                     if frame is None:
                         return
-                    region = self._region(ask, clip, frame)
+                    done.add(frame.frame)
+                    self._background.note(track, frame.frame)
+                    region = self._objects.region(target, frame)
                     if region is not None:
                         yield region
                     if time.monotonic() > deadline:
+                        yield from self._objects.finished(target, tracker, frozenset(done))
                         return
             finally:
                 tracked.close()
+                self._background.release(track)
 
-    def _region(self, ask: Ask, clip: Clip, tracked: TrackedFrame) -> Json | None:
-        """The region to send for a frame; None if a person's own mask is there, or nothing would change."""
-        index = tracked.frame - clip.frames.start
-        if index in ask.by_hand:
-            return None
-        mask = tracked.mask
-        shown = ask.ours.get(index)
-        if shown is None and not mask.any():
-            return None  # an empty mask is sent only to take away one that the page shows
-        meta = {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
-        region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, meta)
-        if shown is not None:
-            # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
-            if shown.get("value") == region["value"] and index != ask.focus:
-                return None
-            if isinstance(shown.get("id"), str):
-                region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled
-        return region
 
-    def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Hashable, tracker: Tracker) -> dict[int, Anchor]:
-        """What the person decided, frame of the video -> anchor: their own masks, and their clicks elsewhere."""
-        height, width = reader.height, reader.width
-        anchors: dict[int, Anchor] = {}
-        for index, regions in ask.by_hand.items():
-            mask = np.logical_or.reduce([decode_region_mask(r, height, width) for r in regions])
-            anchors[clip.frames[index]] = Anchor(FramePrompts(mask=mask))
-        clicked: dict[int, list[Point]] = {}
-        for point in ask.points:
-            if point.frame not in ask.by_hand:
-                clicked.setdefault(point.frame, []).append(point)
-        # Frames clicked for the first time come last: what they showed follows from the other ones.
-        for index, points in sorted(clicked.items(), key=lambda item: item[1][0].new):
-            prompts = FramePrompts(clicks=tuple(p.click(height, width) for p in points))
-            frame = clip.frames[index]
-            known, prior = self._seen.get(work, points[0].id)
-            if not known:
-                prior = self._shown(ask, index, frame, anchors, tracker, height, width)
-                self._seen.set(work, points[0].id, prior)
-            if prompts.locates or prior is not None:
-                anchors[frame] = Anchor(prompts, prior)
-        return anchors
+def work_of(task: Json, project: str | None, label_studio: str) -> Work:
+    """Which task this is."""
+    try:
+        number = project_of(task, project)
+    except LabelStudioError:
+        number = 0  # what is known of the task is kept apart by its own number
+    task_id = task.get("id")
+    return Work(label_studio, number, task_id if isinstance(task_id, int) else 0)
 
-    def _shown(
-        self, ask: Ask, index: int, frame: int, anchors: dict[int, Anchor], tracker: Tracker, height: int, width: int
-    ) -> Mask | None:
-        """The mask that the page shows on a frame: that of our last answer, else the saved one. None if empty.
 
-        Our last answer goes first because the saved draft lags some seconds behind the page.
-        """
-        tracked = tracker.stored(anchors, frame)
-        if tracked is not None:
-            mask = tracked.mask
-        elif index in ask.ours:
-            mask = decode_region_mask(ask.ours[index], height, width)
-        else:
-            return None
-        return mask if mask.any() else None
+def track_of(target: TaskObject) -> Track:
+    """What goes on in the background."""
+    ask, clip = target.ask, target.clip
+    return Track(
+        work=target.work,
+        tag=ask.mask_control.name,
+        label=ask.label,
+        video=clip.video,
+        frames=clip.frames,
+        focus=clip.frames[ask.focus],
+        anchors=target.anchors,
+        prompts=tuple(echo_point(p) for p in ask.points),
+        draft=ask.draft,
+        total=len(clip.frames),
+    )

@@ -48,8 +48,18 @@ class ClipFiller:
         self._locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
-    def find(self, data: Json, config: LabelConfig, connection: Connection | None, image: str | None = None) -> Clip:
-        """The clip that a task's data describes. Raises BadInput or MediaError if there is none."""
+    def find(
+        self,
+        data: Json,
+        config: LabelConfig,
+        connection: Connection | None,
+        image: str | None = None,
+        project: int | None = None,
+    ) -> Clip:
+        """The clip that a task's data describes. project: its id, for images in cloud storage.
+
+        Raises BadInput or MediaError if there is none.
+        """
         frames = data.get(config.frames_key(image))
         if not isinstance(frames, list) or not frames:
             raise BadInput(
@@ -61,7 +71,7 @@ class ClipFiller:
         if first is None:
             if any(parsed):
                 raise BadInput(f"{config.frames_key(image)!r} mixes our frames with others; import the task again")
-            urls = [absolute_url(url, connection) for url in frames]
+            urls = [absolute_url(url, connection, project) for url in frames]
             video = self._library.register("images", urls, connection)
             return Clip(video, range(len(urls)))
         expected = [(first[0], first[1] + i) for i in range(len(frames))]
@@ -103,7 +113,7 @@ class ClipFiller:
                 return
             video = ""
             try:
-                url = absolute_url(data[config.video_key], connection)
+                url = absolute_url(data[config.video_key], connection, project_id)
                 video = self._library.register("video", [url], connection)
                 reader = self._library.open(video)
                 count, warning = len(reader), getattr(reader, "warning", None)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
-import requests
-
-from tam_backend.errors import LabelStudioError
+from tam_backend.errors import LabelStudioError, MediaError, NotFound
+from tam_backend.labelstudio.addresses import origin_of, parse_url
+from tam_backend.labelstudio.tokens import Credentials, is_usable
+from tam_backend.labelstudio.transport import ask_label_studio
 from tam_backend.settings import Settings
 
+log = logging.getLogger(__name__)
+
 #: (connect, read) seconds for calls to Label Studio's API.
-TIMEOUT = (5, 60)
+TIMEOUT = (5.0, 60.0)
+#: Tokens of one Label Studio that are remembered. Each project sends that of the person who created it.
+_MAX_TOKENS = 4
+_MAX_COMPLAINTS = 20
+#: For tasks with cloud URIs as they were imported, not as addresses for the page of one task: we write data back.
+_AS_IMPORTED = {"resolve_uri": "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,55 +34,116 @@ class Connection:
     """A Label Studio: address without a trailing slash, and the token for it ("" if there is none)."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
+    credentials: Credentials = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "credentials", Credentials(self.url, self.token))
 
     def owns(self, url: str) -> bool:
         """Whether an absolute URL is on this Label Studio: same scheme, host and port."""
-        return _origin(url) == _origin(self.url)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Token {self.token}"} if self.token else {}
+        return (origin := origin_of(url)) is not None and origin == origin_of(self.url)
 
 
 class Connections:
-    """Remembers the Label Studios that connected.
+    """Remembers the Label Studio that connected. There is one at a time.
 
-    If the settings name a Label Studio, that one is the only one: its address and token are never mixed with what
-    requests say. Otherwise an address counts with the token that came with it in the same /setup request.
+    If the settings name it, that is the one. Otherwise the first that connects is it, with the tokens that came with
+    its own address; another may take its place until one of those tokens has worked, so that a wrong address can be
+    put right, and none after that, so that nobody who reaches this server can put himself in its place. A restart
+    forgets it.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._fixed = settings.label_studio_url
-        self._fixed_token = settings.label_studio_token
-        self._tokens: dict[str, str] = {}
-        self._latest = ""
+        self._configured = Connection(self._fixed, settings.label_studio_token) if self._fixed else None
+        self._known: list[Connection] = []
+        self._complaints: set[str] = set()
         self._lock = threading.Lock()
 
     def remember(self, hostname: str | None, token: str | None) -> None:
         """Note what a /setup request said."""
-        if not hostname or not _origin(hostname):
+        if not hostname or not _is_base(hostname):
             return
-        with self._lock:
-            url = hostname.rstrip("/")
-            if self._fixed and _origin(url) != _origin(self._fixed):
-                return
-            if token:
-                self._tokens[url] = token
-            self._latest = url
-
-    def current(self) -> Connection | None:
-        """The Label Studio to use for new work, None before one is known."""
-        with self._lock:
-            url = self._fixed or self._latest
-        return self.get(url) if url else None
-
-    def get(self, url: str) -> Connection:
-        """The connection to an address that was current once."""
+        url, token = hostname.strip().rstrip("/"), token or ""
+        if token and not is_usable(token):
+            token = ""
         with self._lock:
             if self._fixed:
-                return Connection(self._fixed, self._fixed_token or next(iter(self._tokens.values()), ""))
-            return Connection(url, self._tokens.get(url, ""))
+                if origin_of(url) != origin_of(self._fixed):
+                    needs = "" if self._configured and self._configured.token else " Set TAM_LABEL_STUDIO_TOKEN too."
+                    self._complain(url, f"TAM_LABEL_STUDIO_URL names {self._fixed}.{needs}")
+                    return
+                url = self._fixed
+            elif self._known and self._known[0].url != url:
+                if any(c.credentials.confirmed for c in self._known):
+                    self._complain(
+                        url,
+                        f"this server works for {self._known[0].url}. If that is wrong, set TAM_LABEL_STUDIO_URL, or "
+                        "restart this server",
+                    )
+                    return
+                log.info("Label Studio is now %s, in place of %s", url, self._known[0].url)
+                self._known.clear()
+            self._add(Connection(url, token))
+
+    def current(self) -> Connection | None:
+        """The Label Studio to use, None before one is known. Of its tokens one that works, else the latest."""
+        if self._configured and self._configured.token:
+            return self._configured
+        with self._lock:
+            best = max(enumerate(self._known), key=lambda item: _rank(*item), default=None)
+        return best[1] if best else self._configured
+
+    def get(self, url: str) -> Connection:
+        """The Label Studio at an address that was current once. Raises LabelStudioError if it is not the current one
+        now: whoever named it first may have been anybody."""
+        current = self.current()
+        if current is None:
+            raise LabelStudioError(
+                f"Label Studio at {url} has not connected since this server started: open the project's list of tasks "
+                "once, or set TAM_LABEL_STUDIO_URL"
+            )
+        if not current.owns(url):
+            raise LabelStudioError(
+                f"this belongs to Label Studio at {url}, but this server works for {current.url}. If both are the "
+                "same, clear the task's list of frames and open it again"
+            )
+        return current
+
+    def _add(self, connection: Connection) -> None:
+        if connection in self._known or (self._known and not connection.token):
+            return
+        self._known = [c for c in self._known if c.token]
+        if len(self._known) >= _MAX_TOKENS:
+            self._known.remove(min(enumerate(self._known), key=lambda item: _rank(*item))[1])
+        self._known.append(connection)
+
+    def _complain(self, url: str, why: str) -> None:
+        if url not in self._complaints and len(self._complaints) < _MAX_COMPLAINTS:
+            self._complaints.add(url)
+            log.warning("a project says that its Label Studio is at %s; this is ignored, because %s", url[:200], why)
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _decoded(body: bytes) -> Any:
+    return json.loads(body) if body else None
+
+
+def _rank(age: int, connection: Connection) -> tuple[bool, bool, int]:
+    credentials = connection.credentials
+    return not credentials.refused, credentials.confirmed, age
+
+
+def _is_base(url: str) -> bool:
+    """Whether this is the address of a server to which paths can be appended."""
+    try:
+        return "?" not in url and "#" not in url and bool(parse_url(url.strip()))
+    except MediaError:
+        return False
 
 
 class Client:
@@ -79,16 +152,28 @@ class Client:
     def __init__(self, connection: Connection, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._now: datetime | None = None
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def age(self, moment: object) -> float:
+        """Seconds since a moment that Label Studio wrote, by its own clock at the last call; 0 if that is unknown."""
+        try:
+            then = datetime.fromisoformat(str(moment))
+        except ValueError:
+            return 0.0
+        if self._now is None or then.tzinfo is None:
+            return 0.0
+        return (self._now - then).total_seconds()
 
     def task(self, project_id: int, task_id: int) -> dict[str, Any]:
         """One task with its data. Not by its own address: Label Studio answers that only after a call of our /predict,
         which may be waiting for this very answer."""
-        condition = {"filter": "filter:tasks:id", "operator": "equal", "type": "Number", "value": task_id}
-        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
-        parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query}
-        for task in self._call("GET", "/api/tasks", params=parameters)["tasks"]:
-            if task["id"] == task_id:
-                return task
+        task = self.find_task(project_id, task_id)
+        if task is not None:
+            return task
         raise LabelStudioError(f"Label Studio has no task {task_id} in project {project_id}")
 
     def drafts(self, task_id: int) -> list[dict[str, Any]]:
@@ -114,47 +199,100 @@ class Client:
         tasks: list[dict[str, Any]] = []
         page = 1
         while True:
-            answer = self._call(
-                "GET", "/api/tasks", params={"project": project_id, "page": page, "page_size": 200, "fields": "all"}
-            )
+            parameters = {"project": project_id, "page": page, "page_size": 200, "fields": "all", **_AS_IMPORTED}
+            answer = self._call("GET", "/api/tasks", params=parameters)
             tasks += answer["tasks"]
             if len(tasks) >= answer["total"] or not answer["tasks"]:
                 return tasks
             page += 1
 
-    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
-        url = self._connection.url + path
+    def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
+        """One task with its data, annotations and predictions; None if it, or its project, is gone."""
         try:
-            response = requests.request(
-                method, url, headers=self._connection.headers, timeout=self._timeout, allow_redirects=False, **kwargs
+            found = self._tasks_where(project_id, "filter:tasks:id", "Number", task_id)
+        except NotFound:
+            return None
+        return next((task for task in found if task["id"] == task_id), None)
+
+    def tasks_with(self, project_id: int, key: str, value: str) -> list[dict[str, Any]]:
+        """The tasks whose data has a text under a key."""
+        found = self._tasks_where(project_id, f"filter:tasks:data.{key}", "String", value)
+        return [task for task in found if task["data"].get(key) == value]
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        return self._call("GET", f"/api/projects/{project_id}/")
+
+    def replace_draft_result(self, draft_id: int, result: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the draft as it is then."""
+        return self._call("PATCH", f"/api/drafts/{draft_id}/", json={"result": result})
+
+    def predictions(self, task_id: int) -> list[dict[str, Any]]:
+        return self._call("GET", "/api/predictions/", params={"task": task_id})
+
+    def create_prediction(self, task_id: int, prediction: dict[str, Any]) -> int:
+        """Returns its id."""
+        return int(self._call("POST", "/api/predictions/", json={"task": task_id, **prediction})["id"])
+
+    def replace_prediction(self, prediction_id: int, prediction: dict[str, Any]) -> None:
+        self._call("PATCH", f"/api/predictions/{prediction_id}/", json=prediction)
+
+    def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
+        condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
+        query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
+        tasks: list[dict[str, Any]] = []
+        page = 1
+        while True:
+            parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query, **_AS_IMPORTED}
+            answer = self._call("GET", "/api/tasks", params=parameters | {"page": page, "page_size": 100})
+            tasks += answer["tasks"]
+            if len(tasks) >= answer["total"] or not answer["tasks"]:
+                return tasks
+            page += 1
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        json: Any = None,
+    ) -> Any:
+        """One call. A redirect is not followed: the token is for the address that was named, and no other."""
+        url = f"{self._connection.url}{path}" + (f"?{urlencode(params)}" if params else "")
+        status, headers, body = self._send(method, url, None if json is None else _encoded(json))
+        if status == 401:
+            raise LabelStudioError(self._connection.credentials.refusal())
+        if 300 <= status < 400:
+            raise LabelStudioError(
+                f"Label Studio at {self._connection.url} sends {method} {path} on to "
+                f"{headers.get('location', '')[:200]!r}: set TAM_LABEL_STUDIO_URL to the address where it really is"
             )
-        except requests.RequestException as e:
-            raise LabelStudioError(
-                f"Label Studio at {self._connection.url} does not answer ({type(e).__name__})"
-            ) from e
-        if response.status_code == 401:
-            raise LabelStudioError(
-                f"Label Studio at {self._connection.url} refuses the token (401). Legacy tokens are off in new "
-                "organisations: switch them on under Organization > Access Token Settings, or set "
-                "TAM_LABEL_STUDIO_TOKEN to a token that is valid"
-            )
-        if not response.ok:
-            raise LabelStudioError(
-                f"Label Studio answered {response.status_code} to {method} {path}: {response.text:.200}"
+        self._note_time(headers.get("date"))
+        if status >= 400:
+            text = body[:200].decode(errors="replace")
+            raise (NotFound if status == 404 else LabelStudioError)(
+                f"Label Studio answered {status} to {method} {path}: {text}"
             )
         try:
-            return response.json() if response.content else None
-        except requests.JSONDecodeError as e:
+            return _decoded(body)
+        except ValueError as e:
             raise LabelStudioError(f"Label Studio's answer to {method} {path} is not JSON") from e
 
+    def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, Mapping[str, str], bytes]:
+        """Send; once more, with new headers, if an access token has ended meanwhile."""
+        credentials = self._connection.credentials
+        for again in (True, False):
+            authorization = credentials.headers()
+            kind = {} if content is None else {"Content-Type": "application/json"}
+            answer = ask_label_studio(method, url, {**authorization, **kind}, self._timeout, content)
+            if not (answer[0] == 401 and again and credentials.renew(authorization)):
+                break
+        credentials.note(answer[0])
+        return answer
 
-def _origin(url: str) -> tuple[str, str, int] | None:
-    """(scheme, host, port) of an http(s) URL, None for anything else."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return None
-    return parts.scheme, parts.hostname.lower(), port or (443 if parts.scheme == "https" else 80)
+    def _note_time(self, date: str | None) -> None:
+        try:
+            now = parsedate_to_datetime(date or "")
+        except ValueError:
+            return
+        self._now = now if now.tzinfo else now.replace(tzinfo=UTC)

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 
 from tam_backend.errors import TamError
-from tam_backend.labelstudio.config import LabelConfig
 from tam_backend.labelstudio.connections import Client, Connection
-from tam_backend.labelstudio.requests import Json, made_by_hand
+from tam_backend.labelstudio.requests import Json
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +33,8 @@ class Drafts:
         """Whether drafts can be read at all."""
         return self._connection is not None
 
-    def by_hand(
-        self, new_points: frozenset[str], config: LabelConfig, give_up: Callable[[], bool]
-    ) -> set[tuple[str, str, int]] | None:
-        """(mask tag, label, item_index) of all masks by hand, as of the click with ``new_points``.
+    def saved_after(self, new_points: frozenset[str], give_up: Callable[[], bool]) -> list[Json] | None:
+        """The regions as of the click with ``new_points``.
 
         Waits for a draft that holds those points: it was saved after the click, so it has every change made before it.
         None if there is none in time: the editor (1.23.2) forgets to save when a person pages on within 5 s.
@@ -45,7 +42,7 @@ class Drafts:
         while self._connection is not None and not give_up():
             own = [d for d in self._read() if new_points <= _region_ids(d)]
             if own:
-                return set().union(*(made_by_hand(d["result"], config) for d in own))
+                return [r for d in own for r in d["result"] if isinstance(r, dict)]
             if time.monotonic() > self._since + SAVED_WITHIN:
                 break
             time.sleep(_LOOK_EVERY)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import shutil
 import threading
 import time
+import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tam_backend.errors import MediaError
+from tam_backend.errors import LabelStudioError, MediaError
+from tam_backend.labelstudio.addresses import cloud_uri, origin_of
 from tam_backend.labelstudio.connections import Connection, Connections
 from tam_backend.labelstudio.media import Downloader
+from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
 
@@ -26,6 +29,9 @@ OPEN_READERS = 4
 RETRY_SECONDS = 20.0
 #: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
 READER_CACHE = 96 << 20
+_UPLOADS = "/data/upload/"
+#: Bytes of disk for downloads, unless said otherwise.
+CACHE_BYTES = 50_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,19 @@ class Source:
 
 
 class VideoLibrary:
-    """Videos by id, below ``root``. Thread-safe; two callers of one video wait for one download."""
+    """Videos by id, below ``root``. Thread-safe; two callers of one video wait for one download.
 
-    def __init__(self, root: Path, downloader: Downloader, connections: Connections) -> None:
+    cache_bytes: disk space for downloads. Those not used for longest are dropped first, and fetched again when they are
+    opened; one that somebody has a reader of is not dropped.
+    """
+
+    def __init__(
+        self, root: Path, downloader: Downloader, connections: Connections, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         self._root = root
         self._downloader = downloader
         self._connections = connections
+        self._cache = MediaCache(root, cache_bytes, self._release)
         self._readers: OrderedDict[str, Reader] = OrderedDict()
         self._failures: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
@@ -68,7 +81,11 @@ class VideoLibrary:
 
         Raises MediaError when it cannot be fetched or read.
         """
-        return self.shared(video).clone()
+        held = self._cache.hold(video)
+        try:
+            return _holding(self.shared(video).clone(), os.dup(held))
+        finally:
+            os.close(held)
 
     def shared(self, video: str) -> Reader:
         """The library's own reader, for single frames; the caller does not close it. Otherwise as ``open``.
@@ -82,11 +99,16 @@ class VideoLibrary:
                 reader = self._readers.pop(video, None)
             if reader is None:
                 reader = self._open(video)
+            self._cache.touch(video)
             with self._lock:
                 self._readers[video] = reader
                 while len(self._readers) > OPEN_READERS:
                     self._readers.popitem(last=False)  # not closed: someone may be reading from it
             return reader
+
+    def _release(self, video: str) -> None:
+        with self._lock:
+            self._readers.pop(video, None)
 
     def set_error(self, video: str, message: str) -> None:
         """Remember what is wrong with a video, for the picture that is shown in its place."""
@@ -107,13 +129,26 @@ class VideoLibrary:
             source = self._source(video)
             if source.kind == "error":
                 raise MediaError(self.error(video) or "this video cannot be read")
-            connection = self._connections.get(source.host) if source.host else None
-            files = [self._file(video, i, url, connection) for i, url in enumerate(source.urls)]
-            if source.kind == "images":
-                return open_images(files, cache_dir=self._root / "index")
-            return open_video(files[0], cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+            held = self._cache.hold(video)
+            try:
+                files = self._files(video, source)
+                if source.kind == "images":
+                    reader: Reader = open_images(files, cache_dir=self._root / "index")
+                else:
+                    reader = self._open_video(files[0], source)
+                return _holding(reader, os.dup(held))
+            finally:
+                os.close(held)
         except MediaError as e:
             self._failures[video] = (time.monotonic(), str(e))
+            raise
+
+    def _open_video(self, file: Path, source: Source) -> Reader:
+        try:
+            return open_video(file, cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+        except MediaError:
+            if _UPLOADS not in source.urls[0]:  # uploads never change; anything else may be mended where it is
+                file.unlink(missing_ok=True)
             raise
 
     def _source(self, video: str) -> Source:
@@ -123,15 +158,34 @@ class VideoLibrary:
         except (OSError, ValueError, KeyError) as e:
             raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
 
-    def _file(self, video: str, number: int, url: str, connection: Connection | None) -> Path:
-        """The downloaded file. It keeps its name, which messages show to people."""
-        path = self._root / video / "media" / f"{number:05d}" / _file_name(url)
-        if not path.exists():
-            free = shutil.disk_usage(self._root).free
-            if free < 200 << 20:
-                raise MediaError(f"only {free >> 20} MB of disk space are left; free some and open the task again")
-            self._downloader.fetch(url, connection, path)
-        return path
+    def _files(self, video: str, source: Source) -> list[Path]:
+        """The downloaded files. They keep their names, which messages show to people."""
+        folder = self._cache.folder(video)
+        files = [(url, folder / f"{i:05d}" / _file_name(url)) for i, url in enumerate(source.urls)]
+        if not all(path.exists() for _, path in files):
+            connection = self._connection(source)
+            with self._cache.filling(video) as room:
+                if source.kind == "images":
+                    self._downloader.fetch_images(files, connection, room)
+                elif not files[0][1].exists():  # another process may have fetched it while this one waited
+                    self._downloader.fetch(files[0][0], connection, files[0][1], room)
+        return [path for _, path in files]
+
+    def _connection(self, source: Source) -> Connection | None:
+        """The Label Studio that a source is on, if it is on one. Raises MediaError if that is not the current one."""
+        origin = origin_of(source.host)
+        if origin is None or not any(origin_of(url) == origin for url in source.urls):
+            return None
+        try:
+            return self._connections.get(source.host)
+        except LabelStudioError as e:
+            raise MediaError(str(e)) from e
+
+
+def _holding(reader: Reader, descriptor: int) -> Reader:
+    """The reader, with the descriptor (see MediaCache.hold) closed once nobody has it any more."""
+    weakref.finalize(reader, os.close, descriptor)
+    return reader
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -143,7 +197,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _file_name(url: str) -> str:
-    """The file name in a URL, also in Label Studio's ``/data/local-files/?d=folder/name.mp4``, fit for any disk."""
+    """The file name in a URL, also in Label Studio's for local files and for cloud storage, fit for any disk."""
     parts = urlsplit(url)
-    name = PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0])).name
+    arguments = parse_qs(parts.query)
+    path = arguments.get("d", [parts.path])[0]
+    if parts.path.endswith(("/presign/", "/resolve/")) and "fileuri" in arguments:
+        path = urlsplit(cloud_uri(arguments["fileuri"][0])).path
+    name = PurePosixPath(unquote(path)).name
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:].lstrip(".") or "file"

@@ -26,6 +26,9 @@ Json = dict[str, Any]
 #: Origins of regions that a person drew or changed. Masks taken over from us as they were have ``prediction``.
 BY_HAND = frozenset({"manual", "prediction-changed"})
 
+#: Types of the regions that are prompts.
+PROMPT_TYPES = frozenset({"keypointlabels", "rectanglelabels"})
+
 
 @dataclass(frozen=True, slots=True)
 class Point:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from tam_backend import __version__
 from tam_backend.engines import Engine, load_engine
@@ -14,11 +15,22 @@ from tam_backend.labelstudio.clicks import ClickAnswers
 from tam_backend.labelstudio.clips import ClipFiller, project_of
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connection, Connections
+from tam_backend.labelstudio.delivery import Deliveries, mask_control
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.media import Downloader
+from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.sessions.activity import Activity
+from tam_backend.sessions.blobs import DiskStore, LayeredStore
+from tam_backend.sessions.database import Database
+from tam_backend.sessions.delivered import DeliveryLog
+from tam_backend.sessions.inherited import InheritedAnchors
+from tam_backend.sessions.jobs import BackgroundJobs, Obsolete
+from tam_backend.sessions.seen import SeenMasks
+from tam_backend.sessions.tracks import Track, TrackTable, Work
+from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.settings import Settings
 from tam_backend.tracking.store import MemoryStore
 
@@ -39,10 +51,27 @@ class Service:
         downloader = Downloader(settings.media_hosts, settings.max_video_mb * 1_000_000)
         self.library = VideoLibrary(settings.data_dir / "videos", downloader, self.connections)
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
-        self._store = MemoryStore(settings.result_cache_mb * 1_000_000)
-        self._clicks = ClickAnswers(
-            self.engine, self.library, self._clips, self._store, self.connections, settings.answer_seconds
+        self._database = Database(settings.data_dir / "state.sqlite3")
+        self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)
+        self._disk = DiskStore(self._database, settings.state_mb * 1_000_000)
+        store = LayeredStore(self._memory, self._disk)
+        self._tracks = tracks = TrackTable(self._database)
+        log_of_deliveries = DeliveryLog(self._database)
+        inherited = InheritedAnchors(self._database, store)
+        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited)
+        self._activity = activity = Activity()
+        self._deliveries = Deliveries(
+            objects, self.library, self._clips, self.connections, activity, self._database, tracks, log_of_deliveries,
+            inherited, settings.follow_frames, self.model_version,
+        )  # fmt: skip
+        turns = DeviceTurns()
+        self.jobs = BackgroundJobs(
+            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock"
         )
+        self._clicks = ClickAnswers(
+            objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
+            log_of_deliveries, settings.answer_seconds, self.model_version,
+        )  # fmt: skip
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
         self._filling: dict[tuple[str, int], Future[None]] = {}
         self._filling_lock = threading.Lock()
@@ -53,7 +82,10 @@ class Service:
         return f"tam-{__version__}-{self.engine.name}"
 
     def close(self) -> None:
+        """Stop within a frame's time. Work in the background goes on at the next start."""
         self._workers.shutdown(wait=False, cancel_futures=True)
+        self.jobs.close()
+        self._database.close()
 
     def status(self) -> Json:
         """What is going on, as plain data."""
@@ -67,7 +99,9 @@ class Service:
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "tracking_requests": self._clicks.running,
             "tasks_getting_frames": filling,
-            "result_cache_bytes": self._store.nbytes,
+            "background_jobs": self.jobs.running,
+            "result_cache_bytes": self._memory.nbytes,
+            "state_bytes": self._disk.nbytes,
         }
 
     def setup(self, schema: str, hostname: str | None, token: str | None) -> Json:
@@ -82,12 +116,23 @@ class Service:
         if not isinstance(action, str):
             raise BadInput("the event has no action")
         project = event.get("project")
-        if action not in ("TASKS_CREATED", "ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
+        if action not in (
+            "TASKS_CREATED",
+            "TASKS_DELETED",
+            "PROJECT_UPDATED",
+            "ANNOTATION_CREATED",
+            "ANNOTATION_UPDATED",
+        ):
             return
         tasks = event.get("tasks", [])
         if not isinstance(project, dict) or not isinstance(tasks, list):
             raise BadInput(f"{action} must carry project and tasks or annotation")
+        if action == "TASKS_DELETED":
+            self._forget({t.get("id") for t in tasks if isinstance(t, dict)})
+            return
         config = parse_label_config(str(project.get("label_config", "")))
+        if action == "PROJECT_UPDATED":
+            self._drop_removed_labels(project.get("id"), config)
         if action == "TASKS_CREATED":
             for task in tasks:
                 if isinstance(task, dict) and isinstance(task.get("data"), dict):
@@ -113,6 +158,8 @@ class Service:
                 raise BadInput(f"an interactive request is about one task, not {len(tasks)}")
             answer = self._clicks.answer(tasks[0], context, config, project or "", started)
             return [answer | {"model_version": self.model_version}]
+        for task in tasks:
+            self._deliveries.complete_at_opening(task, project, config)
         waiting = [f for t in tasks if (f := self._fill(t, project, config, base))]
         for future in waiting:
             left = BATCH_WAIT_SECONDS - (time.monotonic() - started)
@@ -125,6 +172,33 @@ class Service:
         # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
         # it asks twice at once, and never ask for this task again.
         return [[] for _ in range(len(tasks))]
+
+    def _forget(self, tasks: set[Any]) -> None:
+        """Tasks were deleted."""
+        connection = self.connections.current()
+        if connection is None:
+            return
+
+        def gone(track: Track) -> bool:
+            return track.work.label_studio == connection.url and track.work.task in tasks
+
+        self.jobs.drop(gone, "the task was deleted")
+        for task in tasks:
+            if isinstance(task, int):
+                self._deliveries.forget(Work(connection.url, 0, task))
+
+    def _drop_removed_labels(self, project: object, config: LabelConfig) -> None:
+        """A project's labeling configuration was changed."""
+
+        def gone(track: Track) -> bool:
+            try:
+                if track.work.project == project:
+                    mask_control(config, track.tag, track.label)
+            except Obsolete:
+                return True
+            return False
+
+        self.jobs.drop(gone, "the project has this label no more")
 
     def _repair(self, annotation: Json, config: LabelConfig) -> None:
         """Make a saved annotation whole if it is not. Saving it makes an event again, which finds it whole."""

@@ -13,24 +13,32 @@ from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
 from tam_backend.server.auth import Guard
 from tam_backend.server.frames import FrameServer, frames_blueprint
+from tam_backend.server.status import status_blueprint
+from tam_backend.sessions.progress import Progress
 from tam_backend.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, model_class: Callable[..., Any], service: Service | None = None) -> Flask:
+def create_app(
+    settings: Settings,
+    model_class: Callable[..., Any],
+    service: Service | None = None,
+    progress: Progress | None = None,
+) -> Flask:
     """The application.
 
     model_class: makes a model (``predict``) from label_config, service and base_url, as Label Studio's library would.
-    service: made from the settings if there is none yet.
+    service: made from the settings if there is none yet. progress: None if nothing works in the background.
     """
     service = service or Service(settings)
     app = Flask("tam_backend")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service
-    app.wsgi_app = Guard(app.wsgi_app, settings)  # type: ignore[method-assign]
-    frames = FrameServer(service.library, settings)
+    Guard(app, settings)
+    frames = FrameServer(service.library, settings, progress)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
+    app.register_blueprint(status_blueprint(lambda: service.status(), progress))
 
     def base_url() -> str:
         return settings.public_url or request.root_url.rstrip("/")
@@ -68,10 +76,6 @@ def create_app(settings: Settings, model_class: Callable[..., Any], service: Ser
     @app.route("/versions", methods=["GET", "POST"])
     def versions() -> Response:
         return jsonify(message="Success", versions=[service.model_version])
-
-    @app.get("/status")
-    def status() -> Response:
-        return jsonify(service.status())
 
     @app.errorhandler(TamError)
     def expected(error: TamError) -> tuple[Response, int]:

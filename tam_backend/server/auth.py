@@ -5,41 +5,44 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import NotFound
-from werkzeug.wrappers import Response
 
 from tam_backend.settings import Settings
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
 #: At most one line about refused requests in this time.
 LOG_SECONDS = 60.0
+#: Where in a request's environment its refusal is noted: 401 or 404.
+_REFUSED = "tam.refused"
 
 
 class Guard:
-    """WSGI middleware that lets through what the settings allow.
+    """Lets through to an application what the settings allow.
 
     Frames need nothing here: browsers cannot give credentials for them, so their addresses are signed. With a secret
     path all else lives below it and is not found anywhere else. With basic auth all else needs the credentials too,
     but for webhooks below the secret path: Label Studio sends those without credentials.
     """
 
-    def __init__(self, app: WSGIApplication, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app = app
+    def __init__(self, app: Flask, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app.wsgi_app
         self._path = _digest(settings.secret_path.encode()) if settings.secret_path else b""
         credentials = f"{settings.basic_auth_user}:{settings.basic_auth_password}"
         self._credentials = _digest(credentials.encode()) if settings.basic_auth_user else b""
         self._refusals = _Refusals(clock)
+        app.wsgi_app = self  # type: ignore[method-assign]
+        app.before_request(_refuse)
         if self._credentials and not self._path:
             log.warning(
                 "Label Studio's webhooks come without user name and password and will be refused, so uploads get their "
@@ -54,16 +57,14 @@ class Guard:
             first, _, rest = path.removeprefix("/").partition("/")
             if not hmac.compare_digest(_digest(first.encode("latin-1", "replace")), self._path):
                 self._refusals.note(environ, "its address does not begin with TAM_SECRET_PATH")
-                return _refusal(404, NotFound.description)(environ, start_response)
+                return self._app({**environ, _REFUSED: 404}, start_response)
             path = "/" + rest
             # Not into SCRIPT_NAME, where a mounted application's path belongs: addresses made from that are shown.
             environ = {**environ, "PATH_INFO": path}
         webhook = bool(self._path) and path == "/webhook"
         if self._credentials and not webhook and not self._known(environ.get("HTTP_AUTHORIZATION", "")):
             self._refusals.note(environ, "user name and password are wrong or missing")
-            refusal = _refusal(401, "user name and password (HTTP basic auth) are wrong or missing")
-            refusal.headers["WWW-Authenticate"] = 'Basic realm="track anything"'
-            return refusal(environ, start_response)
+            return self._app({**environ, _REFUSED: 401}, start_response)
         return self._app(environ, start_response)
 
     def _known(self, header: str) -> bool:
@@ -100,7 +101,14 @@ def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def _refusal(status: int, text: str) -> Response:
-    """As the application itself refuses, byte for byte, so that a 404 does not tell who it is from."""
-    body = json.dumps({"error": text}, separators=(",", ":")) + "\n"
-    return Response(body, status, mimetype="application/json")
+def _refuse() -> Response | None:
+    """Before a request is handled. The application makes the answer, so that a 404 looks like all others of its."""
+    refused = request.environ.get(_REFUSED)
+    if refused == 404:
+        raise NotFound
+    if refused == 401:
+        response = jsonify(error="user name and password (HTTP basic auth) are wrong or missing")
+        response.status_code = 401
+        response.headers["WWW-Authenticate"] = 'Basic realm="track anything"'
+        return response
+    return None

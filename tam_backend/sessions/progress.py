@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -25,6 +25,7 @@ class JobView:
 
     label_studio: address of its Label Studio without a trailing slash. frames_done of frames_total have their masks.
     seconds_left: None while it is not known. error: a sentence for people, "" if all is well. updated: Unix time.
+    follows: from this task into the other tasks of the same video; else within the task.
     """
 
     id: int
@@ -38,6 +39,7 @@ class JobView:
     seconds_left: float | None
     error: str
     updated: float
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class ClipProgress:
     """
 
     clip: range
-    done: dict[str, Sequence[range]]
+    done: Mapping[str, Sequence[range]]
 
 
 class Progress(Protocol):
@@ -62,3 +64,14 @@ class Progress(Protocol):
     def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
         """Progress around a frame of a registered video; None if nothing is or was lately at work there."""
         ...
+
+
+def ranges_of(frames: Iterable[int]) -> list[range]:
+    """Frames as few ranges."""
+    ranges: list[range] = []
+    for frame in sorted(frames):
+        if ranges and ranges[-1].stop == frame:
+            ranges[-1] = range(ranges[-1].start, frame + 1)
+        else:
+            ranges.append(range(frame, frame + 1))
+    return ranges

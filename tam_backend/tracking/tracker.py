@@ -92,13 +92,20 @@ class _Run:
 class Tracker:
     """Tracks objects through ``frames`` (a range with step 1) of one video with one engine.
 
+    reach: the frames on which anchors may be (default: ``frames``). Anchors beyond ``frames`` decide masks in it as if
+    the whole reach were tracked; what lies in between is computed where that needs it, and not yielded.
+
     Results go to and come from ``store``, so that a tracker made later for the same video continues where this one
     was stopped. Not thread-safe: one tracker serves one caller.
     """
 
-    def __init__(self, engine: Engine, video: Reader, frames: range, store: BlobStore) -> None:
-        if not (0 <= frames.start < frames.stop <= len(video)) or frames.step != 1:
-            raise BadInput(f"frames {frames.start} to {frames.stop - 1} are not all in the video: it has {len(video)}")
+    def __init__(
+        self, engine: Engine, video: Reader, frames: range, store: BlobStore, reach: range | None = None
+    ) -> None:
+        for span in (frames, reach or frames):
+            if not (0 <= span.start < span.stop <= len(video)) or span.step != 1:
+                raise BadInput(f"frames {span.start} to {span.stop - 1} are not all in the video: it has {len(video)}")
+        self._reach = reach or frames
         self._engine = engine
         self._engine_id = f"{engine.name}-{engine.version}"
         self._video = video
@@ -120,7 +127,7 @@ class Tracker:
         """Yield every frame of the range once: anchors first, then the frames nearest to ``focus``.
 
         Stop iterating at any time: what was yielded is stored, and so is the state to go on from. Raises BadInput if
-        an anchor is outside the range or does not fit on the frame.
+        an anchor is outside the reach or does not fit on the frame.
         """
         self._validate(anchors)
         order = sorted(anchors, key=lambda f: (abs(f - focus), f))
@@ -128,12 +135,15 @@ class Tracker:
         for frame in order:
             tracked = self._anchor(frame, anchors[frame])
             masks[frame] = tracked.mask
-            yield tracked
+            if frame in self.frames:
+                yield tracked
         runs = self._plan({f: anchors[f].digest() for f in anchors}, masks)
         try:
             while runs:
                 run = min(runs, key=lambda r: (abs(r.next_frame - focus), r.next_frame))
-                yield self._advance(run)
+                tracked = self._advance(run)
+                if tracked.frame in self.frames:
+                    yield tracked
                 if run.done:
                     runs.remove(run)
         finally:
@@ -160,9 +170,9 @@ class Tracker:
 
     def _validate(self, anchors: Mapping[int, Anchor]) -> None:
         for frame, anchor in anchors.items():
-            if frame not in self.frames:
+            if frame not in self._reach:
                 raise BadInput(
-                    f"frame {frame} is outside the range {self.frames.start} to {self.frames.stop - 1}: "
+                    f"frame {frame} is outside the range {self._reach.start} to {self._reach.stop - 1}: "
                     "prompts must be on frames of the range"
                 )
             try:
@@ -204,7 +214,10 @@ class Tracker:
         return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
 
     def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask]) -> list[_Run]:
-        """Split the range among the anchors: each frame goes to the nearest one, ties to the earlier one."""
+        """Split the range among the anchors: each frame goes to the nearest one, ties to the earlier one.
+
+        A run from an anchor beyond the range begins there, and ends in the range.
+        """
         anchors = sorted(masks)
         runs = []
         for i, origin in enumerate(anchors):
@@ -212,6 +225,9 @@ class Tracker:
             after = anchors[i + 1] if i + 1 < len(anchors) else None
             first = self.frames.start if before is None else (before + origin) // 2 + 1
             last = self.frames.stop - 1 if after is None else (origin + after) // 2
+            first, last = max(first, self.frames.start), min(last, self.frames.stop - 1)
+            if first > last:
+                continue  # nothing that this anchor decides is in the range
             for frames, other in ((range(origin + 1, last + 1), after), (range(origin - 1, first - 1, -1), before)):
                 if frames:
                     bracket = (origin,) if other is None else tuple(sorted((origin, other)))

@@ -29,6 +29,14 @@ def encode_jpeg(frame: Frame, quality: int = 90, caption: str | None = None) -> 
     return data.tobytes()
 
 
+def decode_jpeg(data: bytes) -> Frame:
+    """HxWx3 uint8 RGB. Raises ValueError if the bytes are no picture."""
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if frame is None:
+        raise ValueError("these bytes are no JPEG picture")
+    return np.asarray(frame, np.uint8)
+
+
 def placeholder(width: int, height: int, lines: Sequence[str]) -> Frame:
     """A height x width RGB picture with a message, wrapped at words, in the largest type (up to a limit) that fits."""
     image = np.full((height, width, 3), _BACKGROUND, np.uint8)

@@ -1,4 +1,4 @@
-"""The browser, from Python: starts js/driver.mjs and calls the methods of its Editor."""
+"""The browser, from Python: starts js/driver.mjs and calls the methods of its pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 _DRIVER = Path(__file__).parent / "js"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -23,13 +23,15 @@ def find_chromium() -> str:
     return found
 
 
-class Editor:
-    """A browser with one page. Its commands, such as ``editor.call("openTask", 1, 2)``, are in js/editor.mjs."""
+class Browser:
+    """A browser with one page. kind: the class in js/ whose methods are its commands."""
 
-    def __init__(self, url: str, other_servers: Sequence[str]) -> None:
+    kind: ClassVar[str]
+
+    def __init__(self, url: str, other_servers: Sequence[str] = ()) -> None:
         if not (_DRIVER / "node_modules" / "playwright-core").is_dir():
             raise RuntimeError(f"playwright-core is not installed: run `npm ci` in {_DRIVER}")
-        options = {"url": url, "allowedOrigins": list(other_servers), "executable": find_chromium()}
+        options = {"kind": self.kind, "url": url, "allowedOrigins": list(other_servers), "executable": find_chromium()}
         self._process = subprocess.Popen(
             ["node", str(_DRIVER / "driver.mjs"), json.dumps(options)],
             stdin=subprocess.PIPE,
@@ -39,7 +41,7 @@ class Editor:
         self._count = 0
         assert self._read() == {"ready": True}
 
-    def __enter__(self) -> Editor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -68,3 +70,15 @@ class Editor:
         if not line:
             raise RuntimeError(f"the browser's driver ended with exit code {self._process.wait()}")
         return dict(json.loads(line))
+
+
+class Editor(Browser):
+    """Label Studio at ``url``. Commands, such as ``editor.call("openTask", 1, 2)``, are in js/editor.mjs."""
+
+    kind = "Editor"
+
+
+class StatusPage(Browser):
+    """The page /status of the backend at ``url``. Its commands are in js/status.mjs."""
+
+    kind = "StatusPage"

@@ -22,6 +22,7 @@ class Backend:
 
     def __init__(self, data_dir: Path, label_studio: FakeLabelStudio, config: str = EXAMPLE, **settings: Any) -> None:
         self.label_studio = label_studio
+        label_studio.label_config = config
         self.config = config
         self.autosave = True
         self.settings = Settings(**{"data_dir": data_dir, "public_url": BASE} | settings)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.test import Client
-from werkzeug.wrappers import Response
+from flask import Flask
 
+from tam_backend.labelstudio.config import EXAMPLE
 from tam_backend.server.auth import LOG_SECONDS, Guard
 from tam_backend.settings import Settings
 from tests.fakes import FakeLabelStudio, make_video
@@ -27,7 +27,7 @@ from tests.server.test_serve import free_port, start
 USER, PASSWORD, SECRET = "label-studio", "pass:word-0123456", "s3cret_-path-0123456"
 BASIC = {"basic_auth_user": USER, "basic_auth_password": PASSWORD}
 PATH = {"secret_path": SECRET}
-EVENT = {"action": "PROJECT_UPDATED", "project": {"id": 1}}
+EVENT = {"action": "PROJECT_UPDATED", "project": {"id": 1, "label_config": EXAMPLE}}
 
 
 def basic(user: str = USER, password: str = PASSWORD, scheme: str = "Basic") -> dict[str, str]:
@@ -186,8 +186,11 @@ def test_addresses_of_frames(make, label_studio, settings, script_name, base):
 
 def test_refusals_are_logged_now_and_then_and_without_secrets(caplog):
     now = [100.0]
-    guard = Guard(Response("ok"), Settings(**BASIC, **PATH), lambda: now[0])
-    client = Client(guard)
+    app = Flask("guarded")
+    app.add_url_rule("/health", view_func=lambda: "ok")
+    app.add_url_rule("/frames/x", view_func=lambda: "ok", endpoint="frame")
+    Guard(app, Settings(**BASIC, **PATH), lambda: now[0])
+    client = app.test_client()
     nearby = {"REMOTE_ADDR": "127.0.0.1"}
 
     def lines() -> list[str]:

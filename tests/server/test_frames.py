@@ -7,6 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from model import TrackAnything
+from tam_backend.server.app import create_app
+from tam_backend.sessions.progress import ClipProgress
+from tests.fake_progress import FakeProgress
 from tests.fakes import make_video
 from tests.server.conftest import BASE, Backend
 
@@ -218,3 +222,136 @@ def test_caption_is_drawn_when_asked_for(tmp_path, label_studio):
     without, with_caption = (decode(b.client.get(url).data).astype(int) for b in (plain, captioned))
     assert np.abs(without - with_caption).max() > 50
     assert np.abs(without - with_caption)[: 48 // 2].max() < 12 or np.abs(without - with_caption)[48 // 2 :].max() < 12
+
+
+class Marked:
+    """A backend that draws progress marks, a task of ten frames, and what it is told about the work on that task."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.progress = FakeProgress()
+        self.backend = backend
+        self.urls = [local(u) for u in backend.uploaded(frames=10)["data"]["frames"]]
+        self.video = self.urls[0].split("/")[2]
+        self.client = create_app(backend.settings, TrackAnything, backend.service, self.progress).test_client()
+
+    def work(self, clip: range | None = None, **done: list[range]) -> None:
+        self.progress.clips[self.video] = ClipProgress(clip or range(10), done)
+
+    def get(self, index: int, tag: str | None = None) -> object:
+        return self.client.get(self.urls[index], headers={"If-None-Match": tag} if tag else {})
+
+    def strip(self, index: int) -> list[int]:
+        """How bright the middle of the strip's part for each frame of the clip is, BGR averaged."""
+        row = decode(self.get(index).data)[1].mean(1)
+        return [round(float(row[int((i + 0.5) * 6.4)])) for i in range(10)]
+
+
+@pytest.fixture
+def marked(tmp_path, label_studio):
+    backend = Backend(tmp_path / "data", label_studio, progress_mark=True)
+    yield Marked(backend)
+    backend.service.close()
+
+
+def test_a_frame_shows_how_far_its_clip_is(marked):
+    plain = decode(marked.get(9).data).astype(int)
+    marked.work(A=[range(2, 4), range(6, 7)], B=[range(3, 5), range(-3, 1), range(9, 20)])
+    shown = decode(marked.get(9).data).astype(int)
+    assert np.abs(shown - plain)[16:].max() < 8, "more than the strip has changed"
+    shares = [0.5, 0, 0.5, 1, 0.5, 0, 0.5, 0, 0]
+    np.testing.assert_allclose(marked.strip(9)[:9], [80 + 160 * s for s in shares], atol=30)
+    blue, _, red = (int(v) for v in shown[1, int(9.5 * 6.4)])
+    assert red > blue + 60, "no tick at the present frame"
+
+
+@pytest.mark.parametrize(
+    ("clip", "done"),
+    [
+        (range(10), {"A": [range(5), range(5, 10)]}), (range(10), {}), (range(4, 10), {"A": []}), (range(0), {"A": []}),
+        (range(10), {"A": [range(-5, 30)], "B": [range(10)]}),
+    ],
+)  # fmt: skip
+def test_no_mark_where_all_is_finished_or_the_work_is_elsewhere(marked, clip, done):
+    plain = marked.get(2).data
+    marked.progress.clips[marked.video] = ClipProgress(clip, done)
+    assert marked.get(2).data == plain
+
+
+def test_browsers_ask_again_and_learn_when_the_mark_has_changed(marked):
+    """One address, plain and marked in turn. A browser that has what is right gets 304 and no picture."""
+    plain = marked.get(4)
+    tags = [plain.headers["ETag"]]
+    for done in ([], [range(3)], [range(3, 5), range(3)]):
+        marked.work(A=done)
+        answer = marked.get(4, tags[-1])
+        assert answer.status_code == 200
+        tags.append(answer.headers["ETag"])
+        again = marked.get(4, tags[-1])
+        assert (again.status_code, again.data) == (304, b"")
+        for each in (answer, again):
+            assert each.headers["Cache-Control"] == "no-cache"
+            assert each.headers["Access-Control-Allow-Origin"] == "*"
+            assert each.headers["ETag"] == tags[-1]
+    assert len(set(tags)) == 4
+    assert marked.get(5, tags[-1]).status_code == 200, "the tick is elsewhere"
+    marked.work(A=[range(2), range(1, 5)])
+    assert marked.get(4, tags[-1]).status_code == 304, "other ranges, the same frames"
+    marked.work(A=[range(10)])
+    answer = marked.get(4, tags[-1])
+    assert (answer.status_code, answer.data, answer.headers["ETag"]) == (200, plain.data, tags[0])
+
+
+def test_an_unchanged_frame_costs_nothing(marked, monkeypatch):
+    marked.work(A=[range(3)])
+    tag = marked.get(4).headers["ETag"]
+    monkeypatch.setattr("tam_backend.server.frames.FrameServer.jpeg", lambda *_: pytest.fail("the frame was made"))
+    assert marked.get(4, tag).status_code == 304
+
+
+def test_an_address_without_a_signature_gets_no_304_either(marked):
+    marked.work(A=[range(3)])
+    tag = marked.get(4).headers["ETag"]
+    answer = marked.client.get(marked.urls[4].partition("?")[0], headers={"If-None-Match": tag})
+    assert answer.status_code == 403
+
+
+def test_the_cache_has_no_marks(marked):
+    """What is cached while work goes on is what a backend without marks shows, to browsers and for ever."""
+    marked.work(A=[range(3)])
+    marked.get(4)
+    for file in (marked.backend.settings.data_dir / "videos").rglob("*.mp4"):
+        file.unlink()
+    marked.backend.service.library._readers.clear()
+    without = Backend(marked.backend.settings.data_dir, marked.backend.label_studio)
+    answer = without.client.get(marked.urls[4])
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert "ETag" not in answer.headers
+    assert decode(answer.data)[:4].std() < 3
+    marked.progress.clips.clear()
+    assert marked.get(4).data == answer.data
+
+
+def test_engines_see_no_marks(marked):
+    marked.work(A=[range(3)])
+    marked.get(4)
+    frame = marked.backend.service.library.shared(marked.video)[4]
+    assert frame[:4].std() < 3
+
+
+def test_without_the_setting_there_are_no_marks(tmp_path, label_studio):
+    backend = Backend(tmp_path / "data", label_studio)
+    marked = Marked(backend)
+    plain = marked.get(4).data
+    marked.work(A=[])
+    answer = marked.get(4)
+    assert answer.data == plain
+    assert "immutable" in answer.headers["Cache-Control"]
+
+
+def test_a_broken_video_is_asked_for_anew(tmp_path, label_studio):
+    backend = Backend(tmp_path / "data", label_studio, progress_mark=True)
+    backend.connect()
+    backend.batch(label_studio.add_task({"video": "/data/upload/1/gone.mp4"}))
+    answer = backend.client.get(local(label_studio.tasks[1]["data"]["frames"][0]))
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "ETag" not in answer.headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing
 import sys
 import threading
 import time
@@ -153,7 +154,7 @@ def test_fit_under_1_0_9_makes_saved_annotations_whole(label_studio, tmp_path, m
         assert time.monotonic() < until
         time.sleep(0.1)
     result = tmp_path / "models" / str(answer.json["job_id"]) / "job_result.json"
-    while not result.exists():  # the process is about to end
+    while not result.exists() or multiprocessing.active_children():  # the process ends by itself
         assert time.monotonic() < until
         time.sleep(0.1)
 

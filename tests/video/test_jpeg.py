@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tam_backend.video.jpeg import encode_jpeg, placeholder
+from tam_backend.video.jpeg import decode_jpeg, encode_jpeg, placeholder
 from tests.video.make import number_of, picture
 
 
@@ -18,6 +18,13 @@ def test_a_frame_comes_back_in_its_colours():
     image = np.full((64, 96, 3), (200, 90, 30), np.uint8)
     np.testing.assert_allclose(decode(encode_jpeg(image)), image, atol=3)
     assert number_of(decode(encode_jpeg(picture(77)))) == 77
+
+
+def test_decoding_gives_what_was_encoded_and_refuses_the_rest():
+    image = picture(77)
+    np.testing.assert_array_equal(decode_jpeg(encode_jpeg(image)), decode(encode_jpeg(image)))
+    with pytest.raises(ValueError, match="no JPEG"):
+        decode_jpeg(b"not a picture")
 
 
 def test_quality_decides_the_size():

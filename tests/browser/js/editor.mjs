@@ -1,25 +1,14 @@
 // What an annotator does in Label Studio 1.23, as methods. Gestures are real: mouse and keys on what the page shows.
 // The page's own store (window.Htx) is only read: to wait for the right moment and to report what is there.
 // Coordinates are percent of the picture, frames are 0-based (the page itself counts from 1).
-import { chromium } from "playwright-core";
+import { launch } from "./browser.mjs";
 
 const SAVE = /\/api\/(tasks\/\d+\/annotations|annotations\/\d+)\//;
 
 export class Editor {
-  static async launch({ url, allowedOrigins, executable }) {
-    const browser = await chromium.launch({
-      executablePath: executable,
-      args: ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-    });
-    const context = await browser.newContext({ viewport: { width: 1500, height: 950 } });
-    const origins = new Set([url, ...allowedOrigins].map((u) => new URL(u).origin));
-    await context.route("**/*", (route) => {
-      const target = new URL(route.request().url());
-      const local = ["data:", "blob:"].includes(target.protocol) || origins.has(target.origin);
-      return local ? route.continue() : route.abort(); // nothing but our own servers
-    });
-    return new Editor(url, browser, await context.newPage());
+  static async launch(options) {
+    const { browser, page } = await launch(options);
+    return new Editor(options.url, browser, page);
   }
 
   constructor(url, browser, page) {
@@ -30,7 +19,6 @@ export class Editor {
     this.held = Promise.resolve();
     this.releaseAnswer = () => {};
     page.on("pageerror", (error) => this.failures.push(String(error)));
-    page.setDefaultTimeout(30_000);
   }
 
   close() {

@@ -1,0 +1,155 @@
+"""One object of one task: from what a person asked to anchors, and from tracked frames to the regions to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tam_backend.engines import Engine
+from tam_backend.labelstudio.clips import Clip
+from tam_backend.labelstudio.regions import mask_region
+from tam_backend.labelstudio.requests import Ask, Json, Point, check_size, decode_region_mask, newest_work
+from tam_backend.prompts import FramePrompts, Mask
+from tam_backend.sessions.delivered import DeliveryLog
+from tam_backend.sessions.inherited import InheritedAnchors
+from tam_backend.sessions.seen import SeenMasks
+from tam_backend.sessions.tracks import Work
+from tam_backend.tracking.store import BlobStore
+from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
+from tam_backend.video.base import Reader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskObject:
+    """An object that a person asked for, ready to be tracked.
+
+    anchors: frame of the video -> what decides it. deleted: frames (item_index) whose mask the person removed: the
+    object is not there for them. unsure: frames that are in the saved work, but perhaps not on the page.
+    """
+
+    ask: Ask
+    clip: Clip
+    work: Work
+    anchors: dict[int, Anchor]
+    deleted: frozenset[int]
+    unsure: frozenset[int]
+
+
+class TaskObjects:
+    """Makes them. Thread-safe."""
+
+    def __init__(
+        self, engine: Engine, store: BlobStore, seen: SeenMasks, log: DeliveryLog, inherited: InheritedAnchors
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._seen = seen
+        self._log = log
+        self._inherited = inherited
+
+    def tracker(self, clip: Clip, reader: Reader) -> Tracker:
+        """A tracker of the clip's frames that takes anchors from anywhere in the video; the caller closes it."""
+        return Tracker(self._engine, reader, clip.frames, self._store, range(len(reader)))
+
+    def prepare(self, ask: Ask, task: Json, clip: Clip, reader: Reader, work: Work, tracker: Tracker) -> TaskObject:
+        """Read what a person decided on. task: as in the request, with drafts and annotations. Raises BadInput."""
+        for point in ask.points:
+            check_size(point.region, reader.height, reader.width, f"point {point.id!r}")
+        anchors = self._inherited.get(work, ask.mask_control.name, ask.label, ask.ids, corrects=bool(ask.ours))
+        anchors = {f: a for f, a in anchors.items() if f not in clip.frames} | self._anchors(
+            ask, clip, reader, work, tracker
+        )
+        deleted, unsure = self._sent_before(ask, task, work)
+        return TaskObject(ask, clip, work, anchors, deleted, unsure)
+
+    def region(self, target: TaskObject, tracked: TrackedFrame) -> Json | None:
+        """The region to send for a frame; None if a person's own mask is there, or nothing would change."""
+        ask, index = target.ask, tracked.frame - target.clip.frames.start
+        if index in ask.by_hand or index in target.deleted:
+            return None
+        mask = tracked.mask
+        shown = ask.ours.get(index)
+        if shown is None and not mask.any():
+            return None  # an empty mask is sent only to take away one that the page shows
+        region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, self.meta(tracked))
+        if shown is not None:
+            # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
+            if shown.get("value") == region["value"] and index != ask.focus and index not in target.unsure:
+                return None
+            if isinstance(shown.get("id"), str):
+                region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled
+        return region
+
+    def finished(self, target: TaskObject, tracker: Tracker, skip: frozenset[int] = frozenset()) -> Iterator[Json]:
+        """The regions to send of all frames that are finished, but for those (of the video) to skip. Computes none."""
+        for frame in target.clip.frames:
+            if frame not in skip:
+                tracked = tracker.stored(target.anchors, frame)
+                region = self.region(target, tracked) if tracked is not None else None
+                if region is not None:
+                    yield region
+
+    def meta(self, tracked: TrackedFrame) -> Json:
+        return {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
+
+    def _sent_before(self, ask: Ask, task: Json, work: Work) -> tuple[frozenset[int], frozenset[int]]:
+        """(deleted, unsure): see TaskObject.
+
+        A mask that arrived on the page and is not in the work saved after that was deleted by the person.
+        """
+        source, regions = newest_work(task, set(ask.ids))
+        answered = {r.get("id") for r in regions if "is_positive" not in r}
+        brought = {m.get("batch") for r in regions if isinstance(m := r.get("meta"), dict)}
+        saved_at = next((d.get("updated_at") for d in task.get("drafts") or [] if f"draft:{d.get('id')}" == source), "")
+        here = ask.ours.keys() | ask.by_hand.keys() | {p.frame for p in ask.points if p.new}
+        deleted: set[int] = set()
+        unsure: set[int] = set()
+        for batch in self._log.batches(work, ask.mask_control.name, ask.label):
+            kind, _, name = batch.marker.partition(":")
+            arrived = name in answered if kind == "point" else batch.marker in brought
+            if arrived:
+                deleted |= batch.frames - here
+            if batch.saved and batch.saved == saved_at:
+                unsure |= batch.frames
+        return frozenset(deleted), frozenset(unsure)
+
+    def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Work, tracker: Tracker) -> dict[int, Anchor]:
+        """What the person decided, frame of the video -> anchor: their own masks, and their clicks elsewhere."""
+        height, width = reader.height, reader.width
+        anchors: dict[int, Anchor] = {}
+        for index, regions in ask.by_hand.items():
+            mask = np.logical_or.reduce([decode_region_mask(r, height, width) for r in regions])
+            anchors[clip.frames[index]] = Anchor(FramePrompts(mask=mask))
+        clicked: dict[int, list[Point]] = {}
+        for point in ask.points:
+            if point.frame not in ask.by_hand:
+                clicked.setdefault(point.frame, []).append(point)
+        # Frames clicked for the first time come last: what they showed follows from the other ones.
+        for index, points in sorted(clicked.items(), key=lambda item: item[1][0].new):
+            prompts = FramePrompts(clicks=tuple(p.click(height, width) for p in points))
+            frame = clip.frames[index]
+            known, prior = self._seen.get(work, points[0].id)
+            if not known:
+                prior = self._shown(ask, index, frame, anchors, tracker, height, width)
+                self._seen.set(work, points[0].id, prior)
+            if prompts.locates or prior is not None:
+                anchors[frame] = Anchor(prompts, prior)
+        return anchors
+
+    def _shown(
+        self, ask: Ask, index: int, frame: int, anchors: dict[int, Anchor], tracker: Tracker, height: int, width: int
+    ) -> Mask | None:
+        """The mask that the page shows on a frame: that of our last answer, else the saved one. None if empty.
+
+        Our last answer goes first because the saved draft lags some seconds behind the page.
+        """
+        tracked = tracker.stored(anchors, frame)
+        if tracked is not None:
+            mask = tracked.mask
+        elif index in ask.ours:
+            mask = decode_region_mask(ask.ours[index], height, width)
+        else:
+            return None
+        return mask if mask.any() else None

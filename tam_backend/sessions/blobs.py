@@ -1,0 +1,117 @@
+"""Finished masks on disk, and in memory in front of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import threading
+import time
+
+from tam_backend.sessions.database import Database
+from tam_backend.tracking.store import BlobStore
+
+log = logging.getLogger(__name__)
+
+#: Keys of blobs that cannot be computed again: what people saw before they clicked.
+_LASTING = "seen/"
+#: The time of use is noted this exactly, in seconds: a read should not cost a write.
+_USE_NOTED_EVERY = 3600.0
+#: When space is short, so much more than necessary is freed, so that it is not looked for at every blob.
+_FREED_AT_ONCE = 0.05
+
+
+class DiskStore:
+    """A BlobStore in the database. Beyond ``max_bytes`` the blobs unused for longest are dropped, except lasting ones.
+
+    Raises sqlite3.Error when the disk fails; see ``LayeredStore``.
+    """
+
+    def __init__(self, database: Database, max_bytes: int) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        (self._bytes,) = database.rows("SELECT COALESCE(SUM(LENGTH(blob)), 0) FROM blobs")[0]
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes
+
+    def get(self, key: str) -> bytes | None:
+        digest = _digest(key)
+        rows = self._database.rows("SELECT blob, used FROM blobs WHERE key = ?", (digest,))
+        if not rows:
+            return None
+        blob, used = rows[0]
+        if abs(time.time() - used) > _USE_NOTED_EVERY:  # also when the clock was set back
+            self._database.run("UPDATE blobs SET used = ? WHERE key = ?", (time.time(), digest))
+        return bytes(blob)
+
+    def put(self, key: str, blob: bytes) -> None:
+        digest = _digest(key)
+        with self._lock:
+            old = self._database.rows("SELECT LENGTH(blob) FROM blobs WHERE key = ?", (digest,))
+            self._database.run(
+                "INSERT INTO blobs (key, lasting, used, blob) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET used = excluded.used, blob = excluded.blob",
+                (digest, key.startswith(_LASTING), time.time(), blob),
+            )
+            self._bytes += len(blob) - (old[0][0] if old else 0)
+            if self._bytes > self._max_bytes:
+                self._free(self._bytes - round(self._max_bytes * (1 - _FREED_AT_ONCE)))
+
+    def _free(self, wanted: int) -> None:
+        """Drop about ``wanted`` bytes of what was not used for longest."""
+        freed, dropped = 0, []
+        for row, size in self._database.rows(
+            "SELECT rowid, LENGTH(blob) FROM blobs WHERE lasting = 0 ORDER BY used LIMIT 10000"
+        ):
+            if freed >= wanted:
+                break
+            freed += size
+            dropped.append((row,))
+        with self._database.transaction():
+            for row in dropped:
+                self._database.run("DELETE FROM blobs WHERE rowid = ?", row)
+        self._bytes -= freed
+
+
+class LayeredStore:
+    """A BlobStore with memory in front of a disk.
+
+    When the disk cannot be written (full, read-only), work goes on in memory: a click must be answered. Each kind of
+    failure is logged once until a write succeeds again.
+    """
+
+    def __init__(self, memory: BlobStore, disk: BlobStore) -> None:
+        self._memory = memory
+        self._disk = disk
+        self._failing = ""
+
+    def get(self, key: str) -> bytes | None:
+        blob = self._memory.get(key)
+        if blob is None:
+            try:
+                blob = self._disk.get(key)
+            except sqlite3.Error as e:
+                self._tell(e)
+            if blob is not None:
+                self._memory.put(key, blob)
+        return blob
+
+    def put(self, key: str, blob: bytes) -> None:
+        self._memory.put(key, blob)
+        try:
+            self._disk.put(key, blob)
+            self._failing = ""
+        except sqlite3.Error as e:
+            self._tell(e)
+
+    def _tell(self, error: sqlite3.Error) -> None:
+        if str(error) != self._failing:
+            self._failing = str(error)
+            log.error("finished masks cannot be stored on disk (%s); a restart would lose those of now", error)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()

@@ -1,0 +1,247 @@
+"""What is asked of the tracker, on disk: whose prompts on which task, and how far the work on them has come."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tam_backend.prompts import Box, Click, FramePrompts, Mask
+from tam_backend.sessions.database import Database
+from tam_backend.sessions.progress import JobState, JobView
+from tam_backend.tracking.tracker import Anchor
+
+#: States in which there is still something to do, for SQL.
+_UNFINISHED = ", ".join(f"'{s}'" for s in (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING))
+#: Tracks that ended are forgotten after this many seconds, unless their prompts are the newest of their object.
+_KEEP_ENDED = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task of a Label Studio (its address without a trailing slash)."""
+
+    label_studio: str
+    project: int
+    task: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """One person's prompts for one object in one task, and the work that follows from them.
+
+    tag, label: name of the mask tag and label. prompts: the regions of the prompts, as they are echoed. draft: name of
+    the person's draft, "" if unknown. frames: of the video, those that the task shows. focus: the frame the person
+    looked at. anchors: frame of the video -> what was decided there; some may lie outside ``frames``. follows: whether
+    this is about the video's other tasks. done, total: frames. attempts: how often a process ended while at it.
+    """
+
+    work: Work
+    tag: str
+    label: str
+    video: str
+    frames: range
+    focus: int
+    anchors: Mapping[int, Anchor]
+    prompts: tuple[dict[str, Any], ...] = ()
+    draft: str = ""
+    follows: bool = False
+    state: JobState = JobState.WAITING
+    done: int = 0
+    total: int = 0
+    error: str = ""
+    attempts: int = 0
+    asked: float = 0.0
+    updated: float = 0.0
+    id: int = 0
+    ids: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", frozenset(str(p.get("id")) for p in self.prompts))
+
+    @property
+    def own_anchors(self) -> dict[int, Anchor]:
+        """Those on frames of the task itself."""
+        return {f: a for f, a in self.anchors.items() if f in self.frames}
+
+    def overlaps(self, other: Track) -> bool:
+        """Whether both are about the same object for the same person: they share a prompt or the draft."""
+        same = (self.work, self.tag, self.label) == (other.work, other.tag, other.label)
+        return same and bool(self.ids & other.ids or (self.draft and self.draft == other.draft))
+
+
+_COLUMNS = (
+    "id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows, "
+    "state, done, total, error, attempts, created, updated"
+)
+
+
+class TrackTable:
+    """Tracks in the database. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, track: Track) -> Track:
+        """Store a track and return it with its id. Older ones of the same object and person go, in the same moment."""
+        now = time.time()
+        with self._database.transaction():
+            for old in self._same_object(track):
+                if old.overlaps(track) and (old.follows or not track.follows):
+                    self._database.run("DELETE FROM tracks WHERE id = ?", (old.id,))
+            cursor = self._database.run(
+                "INSERT INTO tracks (label_studio, project, task, tag, label, prompts, draft, video, start, stop, "
+                "focus, anchors, follows, state, done, total, error, attempts, created, updated) "
+                f"VALUES ({', '.join('?' * 20)})",
+                (
+                    track.work.label_studio, track.work.project, track.work.task, track.tag, track.label,
+                    json.dumps(track.prompts), track.draft, track.video, track.frames.start, track.frames.stop,
+                    track.focus, pack_anchors(track.anchors), track.follows, track.state, track.done, track.total,
+                    track.error, track.attempts, now, now,
+                ),
+            )  # fmt: skip
+        return replace(track, id=int(cursor.lastrowid or 0), asked=now, updated=now)
+
+    def update(self, track: Track, **changes: Any) -> Track:
+        """Store a change of state, done, total, error or attempts, and return the changed track."""
+        now = time.time()
+        changed = replace(track, updated=now, **changes)
+        self._database.run(
+            "UPDATE tracks SET state = ?, done = ?, total = ?, error = ?, attempts = ?, updated = ? WHERE id = ?",
+            (changed.state, changed.done, changed.total, changed.error, changed.attempts, now, changed.id),
+        )
+        return changed
+
+    def delete(self, tracks: Iterable[Track]) -> None:
+        with self._database.transaction():
+            for track in tracks:
+                self._database.run("DELETE FROM tracks WHERE id = ?", (track.id,))
+
+    def unfinished(self) -> list[int]:
+        """Ids in the order in which they were asked for."""
+        query = f"SELECT id FROM tracks WHERE state IN ({_UNFINISHED}) ORDER BY id"
+        return [number for (number,) in self._database.rows(query)]
+
+    def get(self, number: int) -> Track | None:
+        found = self._tracks("id = ?", (number,))
+        return found[0] if found else None
+
+    def ended(self, limit: int) -> list[Track]:
+        """The latest that ended, the newest first."""
+        return self._tracks(f"state NOT IN ({_UNFINISHED}) ORDER BY updated DESC LIMIT ?", (limit,))
+
+    def of_task(self, label_studio: str, task: int) -> list[Track]:
+        """All tracks of a task, the newest first."""
+        return self._tracks("label_studio = ? AND task = ? ORDER BY id DESC", (label_studio, task))
+
+    def of_video(self, track: Track) -> list[Track]:
+        """The newest track of each task and object on the video of ``track`` in its project."""
+        rows = self._tracks(
+            "video = ? AND label_studio = ? AND project = ? AND follows = 0 ORDER BY id DESC",
+            (track.video, track.work.label_studio, track.work.project),
+        )
+        newest: dict[tuple[int, str, str], Track] = {}
+        for row in rows:
+            newest.setdefault((row.work.task, row.tag, row.label), row)
+        return list(newest.values())
+
+    def prune(self) -> None:
+        """Forget what ended long ago, except each object's newest prompts: its video's other tasks build on those."""
+        self._database.run(
+            f"DELETE FROM tracks WHERE updated < ? AND state NOT IN ({_UNFINISHED}) AND id NOT IN "
+            "(SELECT MAX(id) FROM tracks WHERE follows = 0 GROUP BY label_studio, task, tag, label)",
+            (time.time() - _KEEP_ENDED,),
+        )
+
+    def _same_object(self, track: Track) -> list[Track]:
+        return self._tracks(
+            "label_studio = ? AND task = ? AND tag = ? AND label = ?",
+            (track.work.label_studio, track.work.task, track.tag, track.label),
+        )
+
+    def _tracks(self, condition: str, values: Iterable[Any]) -> list[Track]:
+        query = f"SELECT {_COLUMNS} FROM tracks WHERE {condition}"
+        return [_track(row) for row in self._database.rows(query, tuple(values))]
+
+
+def _track(row: tuple[Any, ...]) -> Track:
+    (id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows,
+     state, done, total, error, attempts, asked, updated) = row  # fmt: skip
+    return Track(
+        Work(label_studio, project, task), tag, label, video, range(start, stop), focus, unpack_anchors(anchors),
+        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, total, error, attempts, asked, updated,
+        id,
+    )  # fmt: skip
+
+
+def pack_anchors(anchors: Mapping[int, Anchor]) -> bytes:
+    """Anchors as a blob: prompts as JSON, masks one bit a pixel, deflated."""
+    facts: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for frame, anchor in sorted(anchors.items()):
+        prompts = anchor.prompts
+        box = prompts.box
+        facts.append(
+            {
+                "frame": int(frame),
+                "clicks": [[c.x, c.y, c.positive] for c in prompts.clicks],
+                "box": [box.left, box.top, box.right, box.bottom] if box else None,
+                "mask": _pack_mask(arrays, f"{frame}.mask", prompts.mask),
+                "prior": _pack_mask(arrays, f"{frame}.prior", anchor.prior),
+            }
+        )
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def unpack_anchors(blob: bytes) -> dict[int, Anchor]:
+    """What ``pack_anchors`` was given; equal digests included."""
+    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+        anchors = {}
+        for fact in json.loads(arrays["facts"].tobytes()):
+            frame = fact["frame"]
+            prompts = FramePrompts(
+                clicks=tuple(Click(x, y, positive) for x, y, positive in fact["clicks"]),
+                box=Box(*fact["box"]) if fact["box"] else None,
+                mask=_unpack_mask(arrays, f"{frame}.mask", fact["mask"]),
+            )
+            anchors[frame] = Anchor(prompts, _unpack_mask(arrays, f"{frame}.prior", fact["prior"]))
+        return anchors
+
+
+def _pack_mask(arrays: dict[str, Any], name: str, mask: Mask | None) -> list[int] | None:
+    if mask is None:
+        return None
+    arrays[name] = np.packbits(mask)
+    return list(mask.shape)
+
+
+def _unpack_mask(arrays: Mapping[str, Any], name: str, shape: list[int] | None) -> Mask | None:
+    if shape is None:
+        return None
+    height, width = shape
+    return np.unpackbits(arrays[name], count=height * width).reshape(height, width).astype(bool)
+
+
+def view_of(track: Track, done: int, seconds_left: float | None) -> JobView:
+    """A track as people see it. done: frames."""
+    return JobView(
+        id=track.id,
+        label_studio=track.work.label_studio,
+        project=track.work.project,
+        task=track.work.task,
+        label=track.label,
+        state=track.state,
+        frames_done=done,
+        frames_total=len(track.frames),
+        seconds_left=seconds_left,
+        error=track.error,
+        updated=track.updated,
+        follows=track.follows,
+    )
