@@ -83,13 +83,13 @@ class ClickAnswers:
 
         started: time.monotonic() at which the request came. Raises BadInput or MediaError.
         """
-        connection = self._connections.current()
-        clip = self._clips.find(task["data"], config, connection)
+        number = project_number(task, project)
+        clip = self._clips.find(task["data"], config, self._connections.current(), project=number)
         task = self._with_prediction(task)
         asks = parse_asks(task, context, config, len(clip.frames))
         if not asks:
             raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
-        work = work_of(task, project, connection.url if connection else "")
+        work = work_of(task, number, clip)
         with self._activity.request(work):
             return self._answer(asks, task, work, clip, config, started)
 
@@ -284,14 +284,18 @@ class ClickAnswers:
                 self._background.release(track)
 
 
-def work_of(task: Json, project: str | None, label_studio: str) -> Work:
-    """Which task this is."""
+def project_number(task: Json, project: str | None) -> int | None:
+    """The id of a task's project, None if the request does not say."""
     try:
-        number = project_of(task, project)
+        return project_of(task, project)
     except LabelStudioError:
-        number = 0  # what is known of the task is kept apart by its own number
+        return None
+
+
+def work_of(task: Json, project: int | None, clip: Clip) -> Work:
+    """Which task this is. The same after a restart, before Label Studio has connected again."""
     task_id = task.get("id")
-    return Work(label_studio, number, task_id if isinstance(task_id, int) else 0)
+    return Work(clip.label_studio, project or 0, task_id if isinstance(task_id, int) else 0)
 
 
 def track_of(target: TaskObject) -> Track:

@@ -27,10 +27,14 @@ NOTE_KEY = "clip"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The frames of one task: ``frames`` (a range with step 1) of a registered video. item_index i is frames[i]."""
+    """The frames of one task: ``frames`` (a range with step 1) of a registered video. item_index i is frames[i].
+
+    label_studio: the address under which its Label Studio was known when the video was registered.
+    """
 
     video: str
     frames: range
+    label_studio: str
 
 
 class ClipFiller:
@@ -73,11 +77,11 @@ class ClipFiller:
                 raise BadInput(f"{config.frames_key(image)!r} mixes our frames with others; import the task again")
             urls = [absolute_url(url, connection, project) for url in frames]
             video = self._library.register("images", urls, connection)
-            return Clip(video, range(len(urls)))
+            return Clip(video, range(len(urls)), connection.url if connection else "")
         expected = [(first[0], first[1] + i) for i in range(len(frames))]
         if parsed != expected:
             raise BadInput(f"{config.frames_key(image)!r} is not one unbroken range of frames; import the task again")
-        return Clip(first[0], range(first[1], first[1] + len(frames)))
+        return Clip(first[0], range(first[1], first[1] + len(frames)), self._library.host(first[0]))
 
     def needs_frames(self, data: Json, config: LabelConfig, base: str) -> bool:
         """Whether this is a task with a video whose frames are missing, moved to another address, or a placeholder."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tam_backend.errors import BadInput, TamError
-from tam_backend.labelstudio.clicks import work_of
+from tam_backend.labelstudio.clicks import project_number, work_of
 from tam_backend.labelstudio.clips import Clip, ClipFiller
 from tam_backend.labelstudio.config import Control, LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connections
@@ -94,12 +94,13 @@ class Deliveries:
         drafts = client.drafts(track.work.task)
         own = [d for d in drafts if _ids(d) & track.ids]
         if own:
-            waiting = [self._complete(draft, task, config, client, LEFT_ALONE) for draft in own]
+            clip = self._clip(task, track.work, config, client)
+            waiting = [self._complete(draft, track.work, clip, config, client, LEFT_ALONE) for draft in own]
             return _LOOK_AGAIN if any(waiting) else None
         if not drafts and not task.get("annotations"):
             if min(self._activity.idle_seconds(track.work), time.time() - track.asked) < LEFT_ALONE:
                 return _LOOK_AGAIN  # the page saves its first draft some seconds after the click
-            self._predict(track.work, self._clips.find(task["data"], config, client.connection), config, client)
+            self._predict(track.work, self._clip(task, track.work, config, client), config, client)
         # Otherwise the person has submitted, or left before the page saved anything while others work on the task.
         return None
 
@@ -147,26 +148,28 @@ class Deliveries:
         found = client.find_task(work.project, task)
         working = self._activity.idle_seconds(work) < LEFT_ALONE
         if found is not None and not found.get("annotations") and not client.drafts(task) and not working:
-            self._predict(work, self._clips.find(found["data"], config, client.connection), config, client)
+            self._predict(work, self._clip(found, work, config, client), config, client)
 
     # ---- what requests need
 
     def complete_at_opening(self, task: Json, project: str | None, config: LabelConfig) -> None:
         """A task is being opened: put what was finished since into the draft that the page is about to read."""
         connection = self._connections.current()
-        if connection is None:
-            return
-        work = work_of(task, project, connection.url)
-        tracks = self._tracks.of_task(work.label_studio, work.task)
-        if not tracks:
+        number = project_number(task, project)
+        if connection is None or number is None:
             return
         try:
+            clip = self._clips.find(task["data"], config, connection, project=number)
+            work = work_of(task, number, clip)
+            tracks = self._tracks.of_task(work.label_studio, work.task)
+            if not tracks:
+                return
             client = Client(connection, (1.0, 5.0))
             for draft in client.drafts(work.task):
                 if any(_ids(draft) & track.ids for track in tracks):
-                    self._complete(draft, task | {"project": work.project}, config, client, LEFT_ALONE_AT_OPENING)
+                    self._complete(draft, work, clip, config, client, LEFT_ALONE_AT_OPENING)
         except TamError as e:
-            log.warning("task %s: its draft could not be completed: %s", work.task, e)
+            log.info("task %s: its draft was not completed: %s", task.get("id"), e)
 
     def forget(self, work: Work) -> None:
         """The task is gone."""
@@ -197,7 +200,7 @@ class Deliveries:
         clips = {}
         for task in client.tasks_with(track.work.project, config.video_key, address):
             try:
-                clip = self._clips.find(task["data"], config, client.connection)
+                clip = self._clip(task, track.work, config, client)
             except TamError:
                 continue  # it has no frames yet, or none that we know
             if clip.video == track.video:
@@ -209,11 +212,14 @@ class Deliveries:
         same = [t for t in self._tracks.of_video(track) if (t.tag, t.label) == (track.tag, track.label)]
         return {t.work.task: t for t in same}
 
-    def _complete(self, draft: Json, task: Json, config: LabelConfig, client: Client, left_alone: float) -> bool:
+    def _clip(self, task: Json, work: Work, config: LabelConfig, client: Client) -> Clip:
+        return self._clips.find(task["data"], config, client.connection, project=work.project)
+
+    def _complete(
+        self, draft: Json, work: Work, clip: Clip, config: LabelConfig, client: Client, left_alone: float
+    ) -> bool:
         """Put finished masks into a draft. Returns whether it has to wait, because someone may be working on it."""
-        clip = self._clips.find(task["data"], config, client.connection)
-        work = Work(client.connection.url, int(task["project"]), int(task["id"]))
-        seen = {"data": task["data"], "drafts": [draft]}
+        seen = {"drafts": [draft]}
         prompts = [r for r in draft["result"] if r.get("type") in PROMPT_TYPES]
         asks = parse_asks(seen, {"result": prompts}, config, len(clip.frames))
         regions: dict[str, Json] = {}

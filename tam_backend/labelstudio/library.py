@@ -110,6 +110,10 @@ class VideoLibrary:
         with self._lock:
             self._readers.pop(video, None)
 
+    def host(self, video: str) -> str:
+        """Address of the Label Studio whose task named a video, "" if that does not matter. Raises MediaError."""
+        return self._source(video).host
+
     def set_error(self, video: str, message: str) -> None:
         """Remember what is wrong with a video, for the picture that is shown in its place."""
         write_atomically(self._root / video / "error.txt", message)

@@ -48,8 +48,10 @@ class Service:
         self.engine = engine or load_engine(settings.engine)
         self.links = FrameLinks(load_secret(settings.data_dir))
         self.connections = Connections(settings)
-        downloader = Downloader(settings.media_hosts, settings.max_video_mb * 1_000_000)
-        self.library = VideoLibrary(settings.data_dir / "videos", downloader, self.connections)
+        downloader = Downloader.from_settings(settings)
+        self.library = VideoLibrary(
+            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000
+        )
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
         self._database = Database(settings.data_dir / "state.sqlite3")
         self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)

@@ -29,9 +29,10 @@ def create_app(
     """The application.
 
     model_class: makes a model (``predict``) from label_config, service and base_url, as Label Studio's library would.
-    service: made from the settings if there is none yet. progress: None if nothing works in the background.
+    service: made from the settings if there is none yet. progress: that of the service if not given.
     """
     service = service or Service(settings)
+    progress = progress or service.jobs
     app = Flask("tam_backend")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service

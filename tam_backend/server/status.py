@@ -176,7 +176,8 @@ def _row(view: JobView, now: float) -> _Row:
     return _Row(
         id=view.id,
         label=view.label,
-        place=f"task {view.task} of project {view.project}",
+        place=f"task {view.task} of project {view.project}"
+        + (", into the other tasks of its video" if view.follows else ""),
         link=_task_link(view),
         state=view.state,
         words=_WORDS[view.state],
