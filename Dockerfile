@@ -13,8 +13,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM base
 LABEL org.opencontainers.image.title="track anything for Label Studio" \
       org.opencontainers.image.description="ML backend: clicked objects become masks on every frame of a video" \
-      org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
+      org.opencontainers.image.version="0.1.0"
 
 # A number that stays the same, so that the files in volumes keep their owner from one image to the next.
 RUN groupadd --gid 10001 tam \

@@ -43,7 +43,7 @@ class TrackAnything(LabelStudioMLBase):
         return self._service.predict(tasks, self._label_config, context, project, self._base_url)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Nothing is trained; new tasks (event TASKS_CREATED) get their frames.
+        """Nothing is trained. What an event asks for is begun, above all that saved annotations are made whole.
 
         1.0.9 calls ``fit((), event=..., data=...)``, 2.x ``fit(event, data)``.
         """

@@ -71,8 +71,7 @@ def test_images_are_built_on_a_pinned_base():
         assert base in stages or re.fullmatch(r"python:3\.11-slim-\w+", base), value
         stages.add(stage)
     [label] = values("LABEL")
-    assert f"base.name=docker.io/library/{values('FROM')[0].split()[0]}" in label.replace('"', "")
-    assert f"image.version={tam_backend.__version__} " in label.replace('"', "")
+    assert f'image.version="{tam_backend.__version__}"' in label
 
 
 def test_what_runs_is_not_root_and_nothing_is_made_after():
