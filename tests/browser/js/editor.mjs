@@ -48,6 +48,11 @@ export class Editor {
     await this.settled();
   }
 
+  /** Close the task, as someone who goes home does. */
+  async leave() {
+    await this.page.goto("about:blank");
+  }
+
   async reload() {
     await this.page.reload();
     await this.settled();
