@@ -229,6 +229,9 @@ class Service:
             return None
         connection = self.connections.current()
         task_id = task.get("id")
+        if not base:  # under the server of Label Studio's library, which serves no frames
+            log.warning("task %s: no frames, TAM_PUBLIC_URL must say where `tam serve` serves them", task_id)
+            return None
         if connection is None or not isinstance(task_id, int):
             log.warning("task %s: no frames yet, the address of Label Studio is not known", task_id)
             return None
