@@ -33,7 +33,7 @@ from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
-from tam_backend.sessions.jobs import FollowPlan, Obsolete
+from tam_backend.sessions.job import FollowPlan, Obsolete
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.tracking.tracker import Anchor
 from tam_backend.video.base import Reader

@@ -27,7 +27,8 @@ from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
-from tam_backend.sessions.jobs import BackgroundJobs, Obsolete
+from tam_backend.sessions.job import Obsolete
+from tam_backend.sessions.jobs import BackgroundJobs
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns

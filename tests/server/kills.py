@@ -110,8 +110,8 @@ def track(
 ) -> Outcome:
     """Upload a video, click once, and wait until every task has its masks.
 
-    click: frame of the video, x and y in percent. kills: SIGKILLs meanwhile, each at a random moment within so many
-    seconds after the server was ready, and followed by a new start. Asserts that no kill loses anything that was stored.
+    click: frame of the video, x and y in percent. kills: SIGKILLs meanwhile, each at a random moment ``within`` so many
+    seconds after the server was ready, and followed by a new start. Asserts that no kill loses what was stored.
     """
     chance = random.Random(seed)
     files = root / "files"

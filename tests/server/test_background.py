@@ -294,7 +294,7 @@ def test_nothing_is_followed_when_the_setting_says_so(tmp_path, label_studio):
 
 
 def test_a_label_studio_that_does_not_answer_gets_its_masks_later(backend, task, label_studio, monkeypatch, at_once):
-    monkeypatch.setattr("tam_backend.sessions.jobs._RETRY", (0.05, 0.1))
+    monkeypatch.setattr("tam_backend.sessions.delivering.RETRY", (0.05, 0.1))
     label_studio.failing = True
     backend.click(task, point("p1", 5, 20, 24))
     until(lambda: [v for v in backend.service.jobs.views() if "answered 500" in v.error])
