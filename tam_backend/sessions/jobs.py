@@ -256,7 +256,7 @@ class BackgroundJobs:
         while not self._closing and not job.superseded:
             with self._turns.background(timeout=0.5) as mine:
                 if not mine:
-                    continue
+                    return  # by the time there is a turn, another job may come first
                 began = time.monotonic()
                 tracked = next(opened.frames, None)
             if tracked is None:
@@ -272,11 +272,16 @@ class BackgroundJobs:
             with self._condition:
                 job.finished.add(tracked.frame)
             self._fill_finished(job)
-            if now - started > _SLICE:
+            if now - started > _SLICE or (job.track.follows and self._own_task_waits()):
                 break
         with self._condition:
             job.served = self._served[job.track.work] = time.monotonic()
         self.change(job, done=len(job.finished))
+
+    def _own_task_waits(self) -> bool:
+        """Whether there is a job of higher rank than those that follow."""
+        with self._condition:
+            return any(j.computes and not j.track.follows for j in self._jobs.values())
 
     def _open(self, job: Job) -> _Open:
         opened = self._opened.get(job.track.id)
