@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tam_backend.errors import BadInput, TamError
+from tam_backend.errors import BadInput, NotFound, TamError
 from tam_backend.labelstudio.clicks import project_number, work_of
 from tam_backend.labelstudio.clips import Clip, ClipFiller
 from tam_backend.labelstudio.config import Control, LabelConfig, parse_label_config
@@ -101,7 +101,7 @@ class Deliveries:
         if not drafts and not task.get("annotations"):
             if min(self._activity.idle_seconds(track.work), time.time() - track.asked) < LEFT_ALONE:
                 return _LOOK_AGAIN  # the page saves its first draft some seconds after the click
-            self._predict(track.work, self._clip(task, track.work, config, client), config, client)
+            self._predict(track.work, task, config, client)
         # Otherwise the person has submitted, or left before the page saved anything while others work on the task.
         return None
 
@@ -149,7 +149,7 @@ class Deliveries:
         found = client.find_task(work.project, task)
         working = self._activity.idle_seconds(work) < LEFT_ALONE
         if found is not None and not found.get("annotations") and not client.drafts(task) and not working:
-            self._predict(work, self._clip(found, work, config, client), config, client)
+            self._predict(work, found, config, client)
 
     # ---- what requests need
 
@@ -171,6 +171,27 @@ class Deliveries:
                     self._complete(draft, work, clip, config, client, LEFT_ALONE_AT_OPENING)
         except TamError as e:
             log.info("task %s: its draft was not completed: %s", task.get("id"), e)
+
+    def readdress(self, base: str) -> None:
+        """Give the tasks that have predictions of ours frames under the present address of this server.
+
+        Label Studio does not ask for predictions where there are some, so nothing else would. Raises TamError.
+        """
+        connection = self._connections.current()
+        if connection is None:
+            return
+        for project, task in self._database.rows(
+            "SELECT project, task FROM predictions WHERE label_studio = ? AND base <> ?", (connection.url, base)
+        ):
+            client = Client(connection)
+            try:
+                self._clips.fill(task, project, parse_config(client.project(project)), connection, base)
+            except (NotFound, Obsolete):
+                self.forget(Work(connection.url, project, task))
+                continue
+            self._database.run(
+                "UPDATE predictions SET base = ? WHERE label_studio = ? AND task = ?", (base, connection.url, task)
+            )
 
     def forget(self, work: Work) -> None:
         """The task is gone."""
@@ -258,8 +279,9 @@ class Deliveries:
         log.info("task %s: draft %s got %d regions", work.task, draft["id"], len(regions))
         return False
 
-    def _predict(self, work: Work, clip: Clip, config: LabelConfig, client: Client) -> None:
+    def _predict(self, work: Work, task: Json, config: LabelConfig, client: Client) -> None:
         """Make the task's prediction, or bring it up to date, from all that is finished of its video's objects."""
+        clip = self._clip(task, work, config, client)
         prediction, frames, anchors = self._prediction(work, clip, config)
         if not prediction["result"]:
             return
@@ -282,8 +304,9 @@ class Deliveries:
             self._inherited.set(work, tag, label, anchors[tag, label])
             self._deliveries.record(work, tag, label, _prediction_marker(work), indices)
         self._database.run(
-            "INSERT OR REPLACE INTO predictions (label_studio, task, prediction, digest) VALUES (?, ?, ?, ?)",
-            (work.label_studio, work.task, number, digest),
+            "INSERT OR REPLACE INTO predictions (label_studio, project, task, prediction, digest, base) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (work.label_studio, work.project, work.task, number, digest, self._clips.base_of(task["data"], config)),
         )
         log.info("task %s: prediction %s has %d regions", work.task, number, len(prediction["result"]))
 

@@ -78,6 +78,7 @@ class Service:
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
         self._filling: dict[tuple[str, int], Future[None]] = {}
         self._filling_lock = threading.Lock()
+        self._bases: set[str] = set()
         self._started = time.monotonic()
 
     @property
@@ -107,10 +108,14 @@ class Service:
             "state_bytes": self._disk.nbytes,
         }
 
-    def setup(self, schema: str, hostname: str | None, token: str | None) -> Json:
-        """A project connects. Raises LabelConfigError if its labeling configuration cannot work."""
+    def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:
+        """A project connects, or its page is opened. base: address of this server as browsers reach it.
+
+        Raises LabelConfigError if its labeling configuration cannot work.
+        """
         self.connections.remember(hostname, token)
         parse_label_config(schema)
+        self._note_base(base)
         return {"model_version": self.model_version}
 
     def webhook(self, event: Json, base: str) -> None:
@@ -202,6 +207,22 @@ class Service:
             return False
 
         self.jobs.drop(gone, "the project has this label no more")
+
+    def _note_base(self, base: str) -> None:
+        """Browsers reach this server at ``base`` now."""
+        with self._filling_lock:
+            if not base or base in self._bases:
+                return
+            self._bases.add(base)
+        self._workers.submit(self._readdress, base)
+
+    def _readdress(self, base: str) -> None:
+        try:
+            self._deliveries.readdress(base)
+        except Exception as e:  # tried again with the next request
+            log.warning("tasks could not be given the address %s: %s", base, e)
+            with self._filling_lock:
+                self._bases.discard(base)
 
     def _repair(self, annotation: Json, config: LabelConfig) -> None:
         """Make a saved annotation whole if it is not. Saving it makes an event again, which finds it whole."""

@@ -53,7 +53,7 @@ def create_app(
     def setup() -> Response:
         body = _body()
         hostname, token = _text(body, "hostname"), _text(body, "access_token")
-        return jsonify(service.setup(_required(body, "schema"), hostname, token))
+        return jsonify(service.setup(_required(body, "schema"), hostname, token, base_url()))
 
     @app.post("/predict")
     def predict() -> Response:

@@ -53,8 +53,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (label_studio, task, tag, label, marker)
     ) WITHOUT ROWID;
     CREATE TABLE predictions (
-        label_studio TEXT NOT NULL, task INTEGER NOT NULL,
+        label_studio TEXT NOT NULL, project INTEGER NOT NULL, task INTEGER NOT NULL,
         prediction INTEGER NOT NULL, digest TEXT NOT NULL,
+        base TEXT NOT NULL,           -- address of this server in the task's frames
         PRIMARY KEY (label_studio, task)
     ) WITHOUT ROWID;
     CREATE TABLE inherited (

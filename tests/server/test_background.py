@@ -313,3 +313,24 @@ def test_a_video_that_breaks_in_the_middle_fails_with_a_reason(backend, task):
     [job] = until(lambda: [v for v in backend.service.jobs.views() if v.state is JobState.FAILED])
     assert "log says why" in job.error
     assert job.frames_done == 20
+
+
+def test_tasks_with_predictions_get_the_new_address_of_this_server(clips, label_studio, tmp_path, at_once):
+    """Label Studio does not ask for predictions where there are some, so opening such a task tells us nothing."""
+    backend, tasks = clips
+    backend.click(tasks[1], point("p1", 5, 20, 24))
+    until(lambda: len(predicted(label_studio)) == 4)
+    tracked(backend)
+    backend.service.close()
+    moved = Backend(tmp_path / "data", label_studio, public_url="http://moved.test")
+    try:
+        moved.connect()
+        until(
+            lambda: (
+                {t["data"]["frames"][-1].partition("/frames/")[0] for t in label_studio.tasks.values()}
+                == {"http://moved.test"}
+            )
+        )
+        assert all(len(t["data"]["frames"]) == 10 for t in label_studio.tasks.values())
+    finally:
+        moved.service.close()
