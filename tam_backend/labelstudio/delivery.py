@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -251,6 +252,7 @@ class Deliveries:
             with self._objects.tracker(clip, reader) as tracker:
                 for ask in asks:
                     target = self._objects.prepare(ask, seen, clip, reader, work, tracker)
+                    target = replace(target, unsure=frozenset())  # here it is the draft that counts, not the page
                     for region in self._objects.finished(target, tracker):
                         regions[region["id"]] = region
                         if region["item_index"] not in ask.ours:
@@ -259,7 +261,6 @@ class Deliveries:
                     regions |= {p.id: echo_prompt(p) for p in ask.echoed}
         finally:
             reader.close()
-        regions = {i: r for i, r in regions.items() if r not in draft["result"]}
         if not regions:
             return False
         if min(client.age(draft.get("updated_at")), self._activity.idle_seconds(work)) < left_alone:
@@ -272,8 +273,9 @@ class Deliveries:
         marker = f"draft:{draft['id']}/{time.time_ns()}"
         for region in regions.values():
             region["meta"]["batch"] = marker
-        kept = [regions.pop(str(r.get("id")), r) for r in now["result"]]
-        saved = client.replace_draft_result(draft["id"], [*kept, *regions.values()])
+        kept = [regions.get(str(r.get("id")), r) for r in now["result"]]
+        new = [r for i, r in regions.items() if i not in _ids(now)]
+        saved = client.replace_draft_result(draft["id"], [*kept, *new])
         for (tag, label), frames in added.items():
             self._deliveries.record(work, tag, label, marker, frames, str(saved.get("updated_at", "")))
         log.info("task %s: draft %s got %d regions", work.task, draft["id"], len(regions))

@@ -153,6 +153,11 @@ def test_a_draft_left_alone_gets_the_rest(backend, task, label_studio):
     masks = {r["item_index"]: r for r in saved["result"] if r["type"] == "brushlabels"}
     assert sorted(masks) == list(range(FRAMES))
     assert len({r["id"] for r in saved["result"]}) == len(saved["result"])
+    leave(backend)
+    saved["updated_at"] = OLD
+    writes = len([r for r in label_studio.requests if r[0] == "PATCH"])
+    backend.batch(task)
+    assert len([r for r in label_studio.requests if r[0] == "PATCH"]) == writes  # there is nothing to add any more
     expected = decode_region_mask(masks[5], 48, 64)
     assert all(np.array_equal(decode_region_mask(m, 48, 64), expected) for m in masks.values())
 
