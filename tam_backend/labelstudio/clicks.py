@@ -119,6 +119,7 @@ class ClickAnswers:
                 regions = self._answers(asks, ticket, task, work, clip, reader, deadline)
                 for ask in self._left_behind(ticket, siblings, drafts, config):
                     ticket.work = [*ticket.work, ask]
+                    self._forget_dropped(work, [ask])
                     late = max(deadline, time.monotonic() + 1)
                     regions += self._answers([ask], ticket, task, work, clip, reader, late)
                 others = self._others(ticket, task, work, config, frames)
@@ -137,18 +138,15 @@ class ClickAnswers:
 
     def _with_prediction(self, task: Json) -> Json:
         """The task as the page shows it: with neither draft nor annotation it begins with our prediction."""
-        predictions = task.get("predictions")
-        saved = [w for kind in ("drafts", "annotations") for w in task.get(kind) or []]
-        if isinstance(predictions, list) and not [
-            w for w in saved if not (isinstance(w, dict) and w.get("was_cancelled"))
-        ]:
-            ours = [p for p in predictions if isinstance(p, dict) and p.get("model_version") == self._model_version]
-            if ours:
-                return task | {"annotations": [{"id": "prediction", "result": ours[-1].get("result") or []}]}
-        return task
+        saved = [*(task.get("drafts") or []), *(task.get("annotations") or [])]
+        if any(not (isinstance(work, dict) and work.get("was_cancelled")) for work in saved):
+            return task
+        predictions = [p for p in task.get("predictions") or [] if isinstance(p, dict)]
+        ours = [p.get("result") or [] for p in predictions if p.get("model_version") == self._model_version]
+        return task | {"annotations": [{"id": "prediction", "result": ours[-1]}]} if ours else task
 
     def _forget_dropped(self, work: Work, asks: list[Ask]) -> None:
-        """A prompt that is still new was not answered, for the page: it will drop an answer that is on its way."""
+        """New prompts, and those left behind, were not answered for the page: it drops an answer that is on its way."""
         for prompt in (p for ask in asks for p in ask.new_prompts):
             self._deliveries.drop(work, f"prompt:{prompt.id}")
 

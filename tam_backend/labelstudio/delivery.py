@@ -319,7 +319,8 @@ class Deliveries:
         regions: list[Json] = []
         frames: dict[tuple[str, str], set[int]] = {}
         anchors = self._anchors_around(work, clip)
-        own = {(t.tag, t.label): t for t in self._tracks.of_task(work.label_studio, work.task) if not t.follows}
+        oldest_first = reversed(self._tracks.of_task(work.label_studio, work.task))
+        own = {(t.tag, t.label): t for t in oldest_first if not t.follows}
         qualities: list[float] = []
         reader = self._library.open(clip.video)
         try:
