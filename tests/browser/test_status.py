@@ -44,6 +44,7 @@ def page(tmp_path: Path, progress: FakeProgress) -> Iterator[StatusPage]:
         thread.join()
         server.server_close()
         service.close()
+        service.close()
 
 
 def test_it_keeps_itself_up_to_date(

@@ -17,6 +17,17 @@ BASE = "http://backend.test"
 LABELS = ("Object 1", "Object 2")
 
 
+_opened: list[Backend] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_all() -> Iterator[None]:
+    """No backend's threads and files outlive its test."""
+    yield
+    while _opened:
+        _opened.pop().service.close()
+
+
 class Backend:
     """The application with a fake engine and a fake Label Studio, and the requests that Label Studio would make."""
 
@@ -28,6 +39,7 @@ class Backend:
         self.settings = Settings(**{"data_dir": data_dir, "public_url": BASE} | settings)
         self.engine = fake_engine()
         self.service = Service(self.settings, self.engine)
+        _opened.append(self)
         self.app = create_app(self.settings, TrackAnything, self.service)
         self.client = self.app.test_client()
 
