@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import base64
 import json
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -184,9 +185,8 @@ def _track(row: tuple[Any, ...]) -> Track:
 
 
 def pack_anchors(anchors: Mapping[int, Anchor]) -> bytes:
-    """Anchors as a blob: prompts as JSON, masks one bit a pixel, deflated."""
+    """Anchors as a blob: JSON, with masks as one bit a pixel in base64, deflated."""
     facts: list[dict[str, Any]] = []
-    arrays: dict[str, Any] = {}
     for frame, anchor in sorted(anchors.items()):
         prompts = anchor.prompts
         box = prompts.box
@@ -195,42 +195,36 @@ def pack_anchors(anchors: Mapping[int, Anchor]) -> bytes:
                 "frame": int(frame),
                 "clicks": [[c.x, c.y, c.positive] for c in prompts.clicks],
                 "box": [box.left, box.top, box.right, box.bottom] if box else None,
-                "mask": _pack_mask(arrays, f"{frame}.mask", prompts.mask),
-                "prior": _pack_mask(arrays, f"{frame}.prior", anchor.prior),
+                "mask": _pack_mask(prompts.mask),
+                "prior": _pack_mask(anchor.prior),
             }
         )
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
-    return buffer.getvalue()
+    return zlib.compress(json.dumps(facts).encode())
 
 
 def unpack_anchors(blob: bytes) -> dict[int, Anchor]:
     """What ``pack_anchors`` was given; equal digests included."""
-    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-        anchors = {}
-        for fact in json.loads(arrays["facts"].tobytes()):
-            frame = fact["frame"]
-            prompts = FramePrompts(
-                clicks=tuple(Click(x, y, positive) for x, y, positive in fact["clicks"]),
-                box=Box(*fact["box"]) if fact["box"] else None,
-                mask=_unpack_mask(arrays, f"{frame}.mask", fact["mask"]),
-            )
-            anchors[frame] = Anchor(prompts, _unpack_mask(arrays, f"{frame}.prior", fact["prior"]))
-        return anchors
+    anchors = {}
+    for fact in json.loads(zlib.decompress(blob)):
+        prompts = FramePrompts(
+            clicks=tuple(Click(x, y, positive) for x, y, positive in fact["clicks"]),
+            box=Box(*fact["box"]) if fact["box"] else None,
+            mask=_unpack_mask(fact["mask"]),
+        )
+        anchors[fact["frame"]] = Anchor(prompts, _unpack_mask(fact["prior"]))
+    return anchors
 
 
-def _pack_mask(arrays: dict[str, Any], name: str, mask: Mask | None) -> list[int] | None:
-    if mask is None:
+def _pack_mask(mask: Mask | None) -> list[Any] | None:
+    return None if mask is None else [*mask.shape, base64.b64encode(np.packbits(mask).tobytes()).decode()]
+
+
+def _unpack_mask(packed: list[Any] | None) -> Mask | None:
+    if packed is None:
         return None
-    arrays[name] = np.packbits(mask)
-    return list(mask.shape)
-
-
-def _unpack_mask(arrays: Mapping[str, Any], name: str, shape: list[int] | None) -> Mask | None:
-    if shape is None:
-        return None
-    height, width = shape
-    return np.unpackbits(arrays[name], count=height * width).reshape(height, width).astype(bool)
+    height, width, bits = packed
+    flat = np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=height * width)
+    return flat.reshape(height, width).astype(bool)
 
 
 def view_of(track: Track, done: int, seconds_left: float | None) -> JobView:
