@@ -29,7 +29,7 @@ class DiscSegmenter:
         self.radius = radius
         self.calls = 0
 
-    def segment(self, video, frame, prompts) -> Segmentation:
+    def segment(self, video, frame, prompts, prior=None) -> Segmentation:
         self.calls += 1
         rows, columns = np.mgrid[: video.height, : video.width] + 0.5
         mask = np.zeros((video.height, video.width), bool)
@@ -62,6 +62,7 @@ class StillPropagator:
     """The mask stays where it is. ``steps`` records the frames computed; ``before_step`` may slow them down."""
 
     name = "still"
+    state_every = 16
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.steps: list[int] = []

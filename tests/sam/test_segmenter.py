@@ -11,7 +11,7 @@ from segment_anything.modeling import Sam
 from tam_backend.devices import DeviceError
 from tam_backend.errors import BadInput
 from tam_backend.prompts import Box, Click, FramePrompts
-from tam_backend.segmenters.sam import Candidates, Predictor, SamSegmenter
+from tam_backend.segmenters.sam import Candidates, EmbeddingCache, Predictor, SamSegmenter
 from tam_backend.segmenters.sam.segmenter import agree
 from tests.array_video import ArrayVideo
 
@@ -86,7 +86,7 @@ def test_other_frames_and_videos_are_encoded_on_their_own(
 
 
 def test_the_embedding_cache_is_bounded_in_bytes(tiny: Sam, video: ArrayVideo) -> None:
-    segmenter = SamSegmenter(tiny, embedding_bytes=2 * (32 * 16 * 16 * 2 + 32 * 4), answer_bytes=0)
+    segmenter = SamSegmenter(tiny, embeddings=EmbeddingCache(2 * (32 * 16 * 16 * 2 + 32 * 4)), answer_bytes=0)
     for frame in (0, 1, 2, 2, 1, 0):
         segmenter.segment(video, frame, FramePrompts(clicks(1)))
     assert len(segmenter.embeddings) == 2
@@ -209,7 +209,7 @@ def test_a_full_device_fails_with_advice_and_the_next_frame_works(
 
     with monkeypatch.context() as patch:
         patch.setattr("tam_backend.segmenters.sam.predictor.encode", fail)
-        with pytest.raises(DeviceError, match=r"not enough memory on cpu for SAM to encode a frame\. Choose a smaller"):
+        with pytest.raises(DeviceError, match=r"not enough memory on cpu for SAM to segment a frame\. Choose a smaller"):
             segmenter.segment(video, 0, FramePrompts(clicks(1)))
     assert segmenter.segment(video, 0, FramePrompts(clicks(1))).mask.shape == SIZE
 
