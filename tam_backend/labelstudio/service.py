@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tam_backend import __version__
-from tam_backend.engines import Engine, load_engine
+from tam_backend.engines import Engine, load_engine, tell_changes
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.clicks import ClickAnswers
 from tam_backend.labelstudio.clips import ClipFiller, project_of
@@ -45,8 +45,9 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
-        self.engine = engine or load_engine(settings.engine)
+        self.engine = engine or load_engine(settings.engine, settings)
         self.links = FrameLinks(load_secret(settings.data_dir))
+        tell_changes(self.engine, settings.data_dir)
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
         self.library = VideoLibrary(

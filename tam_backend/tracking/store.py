@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from tam_backend.propagators.base import Propagated
 
-
 #: Bytes up to which a state is deflated.
 _DEFLATED_STATE = 4_000_000
 #: How a file of ``np.savez`` begins; nothing that zlib writes does.

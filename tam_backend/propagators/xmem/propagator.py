@@ -22,6 +22,9 @@ from tam_backend.video.base import Reader
 #: Enough for eight frames of 854x480. Objects and directions visit the same frames shortly after each other.
 CACHE_BYTES = 512 * 1024 * 1024
 
+#: How often a state is stored. With a GPU, storing 35 MB takes as long as computing some frames.
+STATE_EVERY, STATE_EVERY_ON_GPU = 16, 64
+
 #: A retry after memory ran out sees half the pixels.
 RETRY_AREA = 0.5
 
@@ -50,6 +53,7 @@ class XMemPropagator:
         self.config = XMemConfig.of(config or {})
         self.size = size or InputSize()
         self.amp = network.device.type == "cuda" if amp is None else amp
+        self.state_every = STATE_EVERY if network.device.type == "cpu" else STATE_EVERY_ON_GPU
         self.frames = FeatureStore(cache_bytes)
 
     def begin(

@@ -47,9 +47,7 @@ class EmbeddingCache:
         self._disk: diskcache.Cache | None = None
         if folder is not None and disk_bytes > 0:
             try:
-                self._disk = diskcache.Cache(
-                    str(folder), size_limit=disk_bytes, eviction_policy="least-recently-used"
-                )
+                self._disk = diskcache.Cache(str(folder), size_limit=disk_bytes, eviction_policy="least-recently-used")
             except _DISK_ERRORS as e:
                 self._tell(e)
 
