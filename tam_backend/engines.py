@@ -91,7 +91,7 @@ def tell_changes(engine: Engine, folder: Path) -> None:
         same = "its checkpoints or settings are others" if name == engine.name else f"TAM_ENGINE={name} goes back"
         log.warning(
             "THE ENGINE HAS CHANGED: it is %s, and was %s at the last start (%s). Masks that are there stay until "
-            "somebody clicks on their object again: then the new engine computes all of its frames that no person fixed",
+            "somebody clicks on their object again: then the new engine computes all frames that no person fixed",
             now, before, same,
         )  # fmt: skip
     path.write_text(now + "\n")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from segment_anything.modeling import Sam
 
 from tam_backend.devices import DeviceError
@@ -177,6 +178,29 @@ def test_a_second_click_switches_between_part_and_whole(
     assert (segmenter._predictor.given > 0).any(0).sum() == expected
 
 
+def test_the_mask_that_clicks_correct_is_a_mask_prompt(
+    tiny: Sam, video: ArrayVideo, calls: dict[str, list[Any]]
+) -> None:
+    """SIZE is 48x64 and the encoder's image 256 wide, so a pixel of the frame is one of the low-res logits."""
+    segmenter = SamSegmenter(tiny)
+    prior = np.zeros(SIZE, bool)
+    prior[10:30, 20:50] = True
+    corrected = segmenter.segment(video, 0, FramePrompts(clicks(2)), prior)
+    (labels, low_res, several), (_, fed_back, _) = calls["decode"]
+    assert (labels, several) == ([1], False), "with a mask beside it, one click is not ambiguous"
+    assert low_res.shape == (64, 64)
+    assert np.array_equal(low_res[:48] == 10, prior)
+    assert np.array_equal(low_res == -10, ~np.pad(prior, ((0, 16), (0, 0))))
+    assert not np.array_equal(fed_back, low_res), "further clicks get SAM's own logits"
+    calls["decode"].clear()
+    alone = segmenter.segment(video, 0, FramePrompts(clicks(2)))
+    assert len(calls["decode"]) == 2, "answers with and without that mask are kept apart"
+    assert not np.array_equal(alone.mask, corrected.mask)
+    assert len(calls["encode"]) == 1
+    again = SamSegmenter(tiny).segment(video, 0, FramePrompts(clicks(2)), prior)
+    assert np.array_equal(again.mask, corrected.mask)
+
+
 def test_a_mask_drawn_by_hand_is_the_truth(tiny: Sam, video: ArrayVideo, calls: dict[str, list[Any]]) -> None:
     mask = np.zeros(SIZE, bool)
     mask[3:9, 4:30] = True
@@ -212,6 +236,36 @@ def test_a_full_device_fails_with_advice_and_the_next_frame_works(
         with pytest.raises(DeviceError, match=r"not enough memory on cpu for SAM to segment a frame\. Choose"):
             segmenter.segment(video, 0, FramePrompts(clicks(1)))
     assert segmenter.segment(video, 0, FramePrompts(clicks(1))).mask.shape == SIZE
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_device_that_has_room_again_is_tried_once_more(
+    tiny: Sam, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    expected = SamSegmenter(tiny).segment(video, 0, FramePrompts(clicks(2)))
+    room: list[bool] = []
+    segmenter = SamSegmenter(tiny, make_room=lambda: room.append(True))
+    encode = Predictor.encode
+
+    def fail_without_room(self: Predictor, frame: Any) -> Any:
+        if not room:
+            raise error
+        return encode(self, frame)
+
+    monkeypatch.setattr(Predictor, "encode", fail_without_room)
+    assert np.array_equal(segmenter.segment(video, 0, FramePrompts(clicks(2))).mask, expected.mask)
+    assert room == [True]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    tiny: Sam, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Predictor, "decode", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        SamSegmenter(tiny).segment(video, 0, FramePrompts(clicks(1)))
 
 
 def test_agree_changes_little_and_only_where_it_must() -> None:

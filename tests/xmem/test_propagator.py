@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tam_backend.devices import DeviceError
+from tam_backend.engines import Engine
 from tam_backend.errors import BadInput
-from tam_backend.prompts import Mask
+from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.propagators.xmem import InputSize, XMem, XMemPropagator
 from tam_backend.propagators.xmem.frames import to_input, to_plane, to_soft
+from tam_backend.tracking.filestore import FileStore
 from tam_backend.tracking.store import pack_state, unpack_state
+from tam_backend.tracking.tracker import Anchor, Tracker
 from tests.array_video import ArrayVideo
 from tests.parity import arrays, image
 
@@ -85,6 +91,33 @@ def test_a_propagation_that_was_interrupted_goes_on_bit_for_bit_alike(network: X
         result = again.step(frame)
         assert np.array_equal(result.soft, before.soft)
         assert result.quality == before.quality
+
+
+def test_a_tracker_that_is_stopped_goes_on_byte_for_byte_alike(
+    network: XMem, video: ArrayVideo, tmp_path: Path
+) -> None:
+    """Through files, at every fifth frame, with a propagator of its own each time."""
+    anchors = {4: Anchor(FramePrompts(mask=mask_of(1, 4))), 20: Anchor(FramePrompts(mask=mask_of(1, 20)))}
+
+    def tracker(store: FileStore) -> Tracker:
+        engine = Engine("test", "1", segmenter=None, propagator=XMemPropagator(network, CONFIG))  # type: ignore[arg-type]
+        return Tracker(engine, video, range(26), store)
+
+    with tracker(FileStore(tmp_path / "whole")) as whole:
+        expected = {t.frame: (t.soft.tobytes(), t.quality) for t in whole.track(anchors, 4)}
+    store = FileStore(tmp_path / "parts")
+    for stop in (5, 10, 15, 20, 26):
+        with tracker(store) as part:
+            frames = part.track(anchors, 4)
+            found = {t.frame: (t.soft.tobytes(), t.quality) for t in itertools.islice(frames, stop)}
+            frames.close()
+    assert found == expected
+
+
+def test_a_quick_device_stores_its_state_less_often(network: XMem, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert XMemPropagator(network).state_every == 16
+    monkeypatch.setattr(XMem, "device", torch.device("cuda"))
+    assert XMemPropagator(network, amp=False).state_every == 64
 
 
 def test_the_other_anchor_is_permanent_memory(network: XMem, video: ArrayVideo) -> None:
