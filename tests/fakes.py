@@ -149,6 +149,8 @@ class FakeLabelStudio:
                 path, _, query = self.path.partition("?")
                 if fake.failing:
                     return self._answer(500, {"detail": "down"})
+                if path == "/health":
+                    return self._answer(200, {"status": "UP"})
                 if self.headers.get("Authorization") != f"Token {fake.TOKEN}":
                     return self._answer(401, {"detail": "Invalid token."})
                 if path.startswith("/data/"):
@@ -163,6 +165,8 @@ class FakeLabelStudio:
                 if path == "/api/tasks":
                     tasks = fake.find(parse_qs(query))
                     return self._answer(200, {"tasks": tasks, "total": len(tasks)})
+                if path == "/api/current-user/whoami":
+                    return self._answer(200, {"id": 1, "email": "owner@example.test"})
                 if path.startswith("/api/projects/"):
                     return self._answer(200, {"id": 1, "label_config": fake.label_config})
                 if path.endswith("/drafts"):

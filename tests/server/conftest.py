@@ -19,7 +19,8 @@ LABELS = ("Object 1", "Object 2")
 
 
 class Backend:
-    """The application with a fake engine, or a given one, and a fake Label Studio, and the requests that Label Studio would make."""
+    """The application with a fake Label Studio and an engine, a fake one if none is given, and the requests that Label
+    Studio would make."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -237,6 +238,25 @@ def test_out_of_memory_is_answered_with_a_smaller_size(
     for ours, theirs in zip(results[2:], expected[2:], strict=True):
         assert np.array_equal(ours.soft, theirs.soft)
     assert propagation.state()["size"].tolist() == [68, 113]
+
+
+def test_out_of_memory_after_the_step_itself(
+    network: XMem, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the probabilities are enlarged to the frame, the core has moved on already."""
+    small = XMemPropagator(network, CONFIG, InputSize(short_side=68)).begin(video, {4: mask_of(1, 4)}, 4)
+    expected = [small.step(frame).soft for frame in (3, 2)]
+    errors = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def fail_once(*args: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return to_soft(*args)
+
+    monkeypatch.setattr("tam_backend.propagators.xmem.propagator.to_soft", fail_once)
+    propagation = XMemPropagator(network, CONFIG).begin(video, {4: mask_of(1, 4)}, 4)
+    for frame, soft in zip((3, 2), expected, strict=True):
+        assert np.array_equal(propagation.step(frame).soft, soft)
 
 
 def test_a_smaller_size_survives_a_resume(network: XMem, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch) -> None:
