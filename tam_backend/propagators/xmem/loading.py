@@ -27,7 +27,8 @@ def load_xmem(path: Path, device: torch.device | None = None) -> XMem:
 
     Raises CheckpointError if there is no such file or if it is not a checkpoint of this network.
     """
-    state = check_xmem(path)
-    network = XMem()
-    network.load_state_dict(state)
-    return network if device is None else network.to(device)
+    state = {n: t.float() if t.is_floating_point() else t for n, t in check_xmem(path).items()}
+    with torch.device("meta"):  # weights of chance, to be replaced at once, take two seconds to make
+        network = XMem()
+    network.load_state_dict(state, assign=True)
+    return network.to(device=device or "cpu", memory_format=torch.channels_last)
