@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -38,15 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """Print findings as they come. Returns 0, or 1 if there is a problem."""
     from tam_backend.commands.doctor_checks import Finding, Level
 
-    logging.getLogger("tam_backend").setLevel(logging.ERROR)  # the findings say it
     found: list[Finding] = []
-    for finding in _examine(quick=args.quick):
-        found.append(finding)
-        if not args.json:
-            mark = "" if finding.level is Level.OK else finding.level.upper()
-            print(f"{mark:8}{finding.topic}: {finding.text}", flush=True)
-            if finding.advice:
-                print(f"        -> {finding.advice}", flush=True)
+    with _quiet():
+        for finding in _examine(quick=args.quick):
+            found.append(finding)
+            if not args.json:
+                mark = "" if finding.level is Level.OK else finding.level.upper()
+                print(f"{mark:8}{finding.topic}: {finding.text}", flush=True)
+                if finding.advice:
+                    print(f"        -> {finding.advice}", flush=True)
     problems = sum(f.level is Level.PROBLEM for f in found)
     if args.json:
         facts = [{"level": f.level, "topic": f.topic, "text": f.text, "advice": f.advice} for f in found]
@@ -54,6 +55,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{problems} problem{'s' * (problems != 1)}" if problems else "All is well.")
     return 1 if problems else 0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings in the log: the findings say it."""
+    log = logging.getLogger("tam_backend")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _examine(*, quick: bool) -> Iterator[Any]:

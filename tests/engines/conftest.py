@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+import tam_backend.propagators.xmem as propagators_xmem
+import tam_backend.segmenters.sam as segmenters_sam
 from tam_backend.checkpoints import CHECKPOINTS
 from tam_backend.propagators.xmem import XMem
 from tam_backend.segmenters.sam import loading
@@ -63,6 +65,31 @@ def settings(folder: Path, tmp_path: Path) -> Callable[..., Settings]:
         return Settings(**values | others)
 
     return make
+
+
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is hashed each time, but looked into and loaded once in all: networks are not changed by being used."""
+    for module, name in (
+        (segmenters_sam, "load_sam"),
+        (propagators_xmem, "load_xmem"),
+        (propagators_xmem, "check_xmem"),
+    ):
+        monkeypatch.setattr(module, name, _once(getattr(module, name)))
+
+
+_LOADED: dict[tuple[str, int, int], Any] = {}
+
+
+def _once(load: Callable[..., Any]) -> Callable[..., Any]:
+    def run(path: Path, *device: torch.device) -> Any:
+        stat = path.stat()
+        key = (load.__name__, stat.st_ino, stat.st_mtime_ns)
+        if key not in _LOADED:
+            _LOADED[key] = load(path, *device)
+        return _LOADED[key]
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,8 @@ from tests.server.test_app import replay
 
 Start = Callable[..., Backend]
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 @pytest.fixture
 def start(settings: Callable[..., Settings], tmp_path: Path, label_studio: FakeLabelStudio) -> Iterator[Start]:

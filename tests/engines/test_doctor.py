@@ -23,6 +23,8 @@ from tests.fakes import FakeLabelStudio, fake_engine
 
 Doctor = Callable[..., tuple[int, list[dict[str, str]]]]
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 @pytest.fixture
 def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:

@@ -29,6 +29,8 @@ from tests.fakes import fake_engine
 
 Make = Callable[..., Settings]
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
