@@ -28,8 +28,8 @@ _PACKAGES = (
 
 #: A mask that overlaps less than this with the true one is wrong.
 _WRONG = 0.5
-#: Free bytes below which work will fail soon, on disk and in memory. ViT-B takes 4 GB while it encodes on CPU.
-_LITTLE_DISK, _LITTLE_MEMORY, _MEMORY_OF_SAM = 2_000_000_000, 1_000_000_000, 5_000_000_000
+#: Free bytes below which work will fail soon, on disk and in memory. sam-xmem with ViT-B took 2.1 GB on CPU.
+_LITTLE_DISK, _LITTLE_MEMORY, _MEMORY_OF_SAM = 2_000_000_000, 1_000_000_000, 3_000_000_000
 #: (connect, read) seconds for Label Studio.
 _TIMEOUT = (5.0, 15.0)
 
@@ -219,7 +219,7 @@ def room(settings: Settings) -> Iterator[Finding]:
     elif free_memory < _LITTLE_MEMORY:
         yield problem("memory", f"{_gb(free_memory)} free", "end other programs, or use a larger machine")
     elif free_memory < _MEMORY_OF_SAM:
-        yield note("memory", f"{_gb(free_memory)} free: little for sam-xmem, which takes up to 4 GB with vit_b on cpu")
+        yield note("memory", f"{_gb(free_memory)} free: little for sam-xmem, which takes 2 to 3 GB with vit_b on cpu")
     else:
         yield ok("memory", f"{_gb(free_memory)} free")
 

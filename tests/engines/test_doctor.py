@@ -187,7 +187,7 @@ def test_disk(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, free: int, level:
 
 
 @pytest.mark.parametrize(
-    ("free", "level"), [(5 * 10**8, "problem"), (3 * 10**9, "note"), (10**11, "ok"), (None, "note")]
+    ("free", "level"), [(5 * 10**8, "problem"), (2 * 10**9, "note"), (10**11, "ok"), (None, "note")]
 )
 def test_memory(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, free: int | None, level: str) -> None:
     monkeypatch.setattr(doctor_checks, "available_memory", lambda: free)

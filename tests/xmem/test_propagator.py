@@ -279,7 +279,7 @@ def test_a_device_that_is_full_for_good_fails_with_advice(
         Failing(patch, MemoryError(), after=0, times=2)
         propagator = XMemPropagator(network, CONFIG)
         propagation = propagator.begin(video, {0: mask_of(1, 0)}, 0)
-        with pytest.raises(DeviceError, match=r"even at 113x68\. Choose a smaller size"):
+        with pytest.raises(DeviceError, match=r"even at 113x68\. Choose a smaller size \(TAM_XMEM_SHORT_SIDE\)"):
             propagation.step(1)
         assert propagator.frames.nbytes == 0
     assert propagator.begin(video, {0: mask_of(1, 0)}, 0).step(1).soft.shape == (96, 160)  # others live on

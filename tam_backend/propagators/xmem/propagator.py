@@ -143,7 +143,7 @@ class XMemPropagation:
         height, width = self._size
         raise DeviceError(
             f"not enough memory on {self._propagator.network.device} for this video, even at {width}x{height}. "
-            "Choose a smaller size, end other programs that use the device, or run on cpu"
+            "Choose a smaller size (TAM_XMEM_SHORT_SIDE), end other programs that use the device, or set TAM_DEVICE=cpu"
         )
 
     def _go_to(self, frame: int) -> Tensor:

@@ -82,8 +82,8 @@ class SamSegmenter:
             self._make_room()
             release_memory(device)
         raise DeviceError(
-            f"not enough memory on {device} for SAM to segment a frame. Choose a smaller SAM (vit_b), end other "
-            "programs that use the device, or run on cpu"
+            f"not enough memory on {device} for SAM to segment a frame. Choose a smaller SAM (TAM_SAM=vit_b), end "
+            "other programs that use the device, or set TAM_DEVICE=cpu"
         )
 
     def _segment(self, video: Reader, frame: int, prompts: FramePrompts, prior: Mask | None) -> Segmentation:
