@@ -81,8 +81,11 @@ def load_engine(name: str, settings: Settings | None = None) -> Engine:
     return maker(settings or Settings())
 
 
-def tell_changes(engine: Engine, folder: Path) -> None:
-    """Note which engine works on a data directory, and say loudly if it was another one at the last start."""
+def engine_changed(engine: Engine, folder: Path) -> bool:
+    """Note which engine works on a data directory, and say loudly if it was another one at the last start.
+
+    Returns whether it was.
+    """
     path = folder / "engine"
     now = f"{engine.name} {engine.version}"
     before = path.read_text().strip() if path.is_file() else now
@@ -90,8 +93,10 @@ def tell_changes(engine: Engine, folder: Path) -> None:
         name = before.partition(" ")[0]
         same = "its checkpoints or settings are others" if name == engine.name else f"TAM_ENGINE={name} goes back"
         log.warning(
-            "THE ENGINE HAS CHANGED: it is %s, and was %s at the last start (%s). Masks that are there stay until "
-            "somebody clicks on their object again: then the new engine computes all frames that no person fixed",
+            "THE ENGINE HAS CHANGED: it is %s, and was %s at the last start (%s). Masks that are there stay, and "
+            "unfinished background work stops, until somebody clicks on the object again: then the new engine computes "
+            "all of its frames that no person fixed",
             now, before, same,
         )  # fmt: skip
     path.write_text(now + "\n")
+    return before != now

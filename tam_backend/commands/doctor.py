@@ -16,7 +16,7 @@ from tam_backend.settings import Settings
 
 _EPILOG = """\
 It looks at the same environment variables as `tam serve`, and changes and downloads nothing. The self-check of sam-xmem
-takes about half a minute without a GPU.
+takes up to half a minute without a GPU.
 
 Exit codes: 0 nothing is wrong (notes may be there), 1 there is a problem.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -115,6 +116,9 @@ def checkpoints(settings: Settings) -> Iterator[Finding]:
     folder = settings.checkpoint_dir
     here = [c for c in CHECKPOINTS.values() if (folder / c.file).exists()]
     for checkpoint in here:
+        if checkpoint.structure and missing_packages():
+            yield note("checkpoints", f"{checkpoint.name}: {checkpoint.file} cannot be judged without PyTorch", INSTALL)
+            continue
         try:
             verified = verify(checkpoint, folder, structure_check(checkpoint))
         except CheckpointError as e:
@@ -144,11 +148,11 @@ def engines(settings: Settings) -> Iterator[Finding]:
         try:
             engine = load_engine(name, settings)
             loaded = time.perf_counter() - began
+            usable.append(name)  # the server would start with it, however the trial ends
             trial = try_engine(engine)
         except TamError as e:
             yield wrong(topic, str(e))
             continue
-        usable.append(name)
         text = (
             f"{FRAMES} frames: loaded in {loaded:.1f} s, first mask {trial.first:.2f} s after the click, then "
             f"{trial.each:.2f} s a frame; overlap with the true masks at least {trial.worst:.2f} ({engine.detail})"
@@ -242,7 +246,11 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
 
 def _used(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else 0
+    used = 0
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # a server at work removes files, too
+            used += path.stat().st_size
+    return used
 
 
 def _get(names: str) -> str:

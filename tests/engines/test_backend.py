@@ -169,3 +169,19 @@ def test_another_engine_computes_anew_under_its_own_name(start: Start, caplog: p
     assert mask_bytes(second) != mask_bytes(first)
     backend = start()
     assert mask_bytes(backend.click(task, point("p1", 4, 20, 24))) == mask_bytes(first), "those of the old one are kept"
+
+
+def test_unfinished_work_is_not_taken_over_by_another_engine(start: Start) -> None:
+    backend = start(answer_seconds=0.01)
+    task = backend.uploaded()
+    sent = masks_of(backend.click(task, point("p1", 4, 20, 24)))
+    assert len(sent) < 12
+    backend = start(load_engine("embedded"))
+    [job] = backend.client.get("/status.json").json["jobs"]
+    assert (job["state"], job["error"]) == (
+        "stopped",
+        "the engine has changed: click on the object to track it anew",
+    )
+    [draft] = backend.label_studio.drafts
+    assert [r["id"] for r in draft["result"]] == ["p1"], "nothing came into the person's work"
+    assert len(masks_of(backend.click(task, point("p1", 4, 20, 24)))) == 12

@@ -127,6 +127,7 @@ def test_a_device_that_is_full(doctor: Doctor, folder: Path, monkeypatch: pytest
     [(level, text, _)] = about(findings, "engine sam-xmem")
     assert level == "problem"
     assert "not enough memory on cpu for SAM" in text
+    assert about(findings, "engine") == [("ok", "TAM_ENGINE=auto: the server uses sam-xmem", "")]
 
 
 def test_a_device_that_is_not_there(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +146,12 @@ def test_a_wrong_setting(doctor: Doctor) -> None:
     assert about(findings, "settings")[0][1].startswith("TAM_CLIP_LENGTH is 'many'; it must be")
 
 
-def test_without_pytorch(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pytorch(doctor: Doctor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tam_backend.sam_xmem.PACKAGES", ("no_such_package",))
-    code, findings = doctor()
+    code, findings = doctor(TAM_CHECKPOINT_DIR=folder)
     assert code == 0
+    sam, xmem = about(findings, "checkpoints")
+    assert (sam[0], xmem[0]) == ("ok", "note"), "a hash can be judged, a structure not"
     level, text, advice = about(findings, "device")[0]
     assert (level, text) == ("note", "no no_such_package installed: only the embedded engine, on cpu")
     assert advice.startswith("make install-torch")

@@ -18,7 +18,7 @@ import torch
 
 from tam_backend import sam_xmem
 from tam_backend.devices import DeviceError
-from tam_backend.engines import Engine, EngineUnavailable, load_engine, tell_changes
+from tam_backend.engines import Engine, EngineUnavailable, engine_changed, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.sam_xmem import choose_checkpoints
 from tam_backend.settings import Settings
@@ -205,13 +205,13 @@ def test_settings_reach_the_engine(settings: Make, tmp_path: Path) -> None:
 
 
 def test_a_change_of_the_engine_is_told_at_the_next_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tell_changes(fake_engine(), tmp_path)
-    tell_changes(fake_engine(), tmp_path)
+    assert not engine_changed(fake_engine(), tmp_path)
+    assert not engine_changed(fake_engine(), tmp_path)
     assert warnings_of(caplog) == []
     other = Engine("fake", "2", fake_engine().segmenter, fake_engine().propagator)
-    tell_changes(other, tmp_path)
-    tell_changes(load_engine("embedded"), tmp_path)
-    tell_changes(load_engine("embedded"), tmp_path)
+    assert engine_changed(other, tmp_path)
+    assert engine_changed(load_engine("embedded"), tmp_path)
+    assert not engine_changed(load_engine("embedded"), tmp_path)
     first, second = warnings_of(caplog)
     assert "it is fake 2, and was fake 1 at the last start (its checkpoints or settings are others)" in first
     assert "it is embedded 1, and was fake 2 at the last start (TAM_ENGINE=fake goes back)" in second

@@ -31,4 +31,5 @@ def load_xmem(path: Path, device: torch.device | None = None) -> XMem:
     with torch.device("meta"):  # weights of chance, to be replaced at once, take two seconds to make
         network = XMem()
     network.load_state_dict(state, assign=True)
-    return network.to(device=device or "cpu", memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)
+    return network if device is None else network.to(device)
