@@ -96,7 +96,10 @@ def make_sam_xmem(settings: Settings) -> Engine:
         sam, network = load_sam(sam_file.path, device), load_xmem(xmem_file.path, device)
     except (RuntimeError, MemoryError) as e:
         if not out_of_memory(e):
-            raise
+            if device.type == "cpu":
+                raise
+            reason = str(e).partition("\n")[0][:200]  # drivers and builds of PyTorch that do not fit each other
+            raise DeviceError(f"{device} cannot be used: {reason}. TAM_DEVICE=cpu goes without it") from e
         raise DeviceError(
             f"not enough memory on {device} to load {checkpoints[0].file}. Choose a smaller SAM (TAM_SAM=vit_b), end "
             "other programs that use the device, or set TAM_DEVICE=cpu"

@@ -123,6 +123,20 @@ def test_a_device_too_small_for_the_weights(
     assert f"to load {SAM_FILE}. Choose a smaller SAM" in refusals(settings, caplog, DeviceError)
 
 
+def test_a_device_that_does_not_work(
+    settings: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+
+    monkeypatch.setattr("tam_backend.propagators.xmem.load_xmem", broken)
+    with pytest.raises(RuntimeError):
+        load_engine("auto", settings())  # not on cpu: that is a mistake of ours
+    monkeypatch.setattr("tam_backend.devices.choose_device", lambda name: torch.device("cuda"))
+    said = refusals(settings, caplog, DeviceError)
+    assert said == "cuda cannot be used: CUDA error: no kernel image is available. TAM_DEVICE=cpu goes without it"
+
+
 @pytest.mark.parametrize("name", ["auto", "sam-xmem"])
 def test_a_device_that_is_not_there_is_an_error_whatever_the_engine(
     name: str, settings: Make, monkeypatch: pytest.MonkeyPatch
