@@ -9,13 +9,13 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 from tam_backend.labelstudio.service import Service
-from tam_backend.settings import Settings
+from tam_backend.settings import Settings, with_library_names
 
 
 @functools.cache
 def shared_service() -> Service:
-    """The one service of this process, made when first asked for (loaded engines live in it)."""
-    return Service(Settings.from_env(os.environ))
+    """The service of a process in which the library's own server runs, not ours. Made when first asked for."""
+    return Service(Settings.from_env(with_library_names(os.environ)))
 
 
 class TrackAnything(LabelStudioMLBase):
@@ -25,21 +25,25 @@ class TrackAnything(LabelStudioMLBase):
     """
 
     def __init__(self, *args: Any, service: Service | None = None, base_url: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._service = service or shared_service()
+        self._service = service or shared_service()  # before the base class's part: that of 2.x calls setup()
         self._base_url = base_url or self._service.settings.public_url
+        super().__init__(*args, **kwargs)
+        # As given: 2.x keeps its own copy for each project on disk, where the next request replaces it.
+        self._label_config = kwargs.get("label_config") or self.label_config
         self._service.connections.remember(kwargs.get("hostname"), kwargs.get("access_token"))
 
     def setup(self) -> None:
-        """Called by the 2.x library after ``__init__``."""
-        self.set("model_version", self._service.model_version)
+        """Called by 2.x, at the end of its ``__init__``."""
+        if self.get("model_version") != self._service.model_version:
+            self.set("model_version", self._service.model_version)
 
     def predict(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """One entry for each task: a prediction ``{"result": regions, "score": ..., "model_version": ...}``, or []."""
-        return self._service.predict(tasks, self.label_config, context, kwargs.get("project"), self._base_url)
+        project = kwargs.get("project") or getattr(self, "project_id", None)
+        return self._service.predict(tasks, self._label_config, context, project, self._base_url)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Nothing is trained; new tasks (event TASKS_CREATED) get their frames.
+        """Nothing is trained. What an event asks for is begun, above all that saved annotations are made whole.
 
         1.0.9 calls ``fit((), event=..., data=...)``, 2.x ``fit(event, data)``.
         """

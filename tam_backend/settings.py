@@ -83,6 +83,15 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _text(pattern: str, expected: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(expected)
+        return text
+
+    return parse
+
+
 def _token(text: str) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("one token, without spaces")
@@ -92,6 +101,7 @@ def _token(text: str) -> str:
 
 
 def _option(default: Any, variable: str, parse: Callable[[str], Any], text: str, *, secret: bool = False) -> Any:
+    """secret: never shown, neither in an error nor in the repr."""
     metadata = {"variable": variable, "parse": parse, "help": text, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
 
@@ -157,6 +167,21 @@ class Settings:
         "", "TAM_PUBLIC_URL", _url,
         "Address of this server as annotators' browsers reach it, used in the URLs of frames. "
         "Empty: the address that Label Studio uses.",
+    )  # fmt: skip
+    basic_auth_user: str = _option(
+        "", "TAM_BASIC_AUTH_USER", _text("[!-9;-~]+", "printable ASCII characters, no spaces and no colon"),
+        "User name that every request but those for frames must give (HTTP basic auth). Goes with the password.",
+    )  # fmt: skip
+    basic_auth_password: str = _option(
+        "", "TAM_BASIC_AUTH_PASSWORD", _text("[!-~]{12,}", "12 or more printable ASCII characters, no spaces"),
+        "Password of TAM_BASIC_AUTH_USER. Label Studio's webhooks cannot give it: set TAM_SECRET_PATH too.",
+        secret=True,
+    )  # fmt: skip
+    secret_path: str = _option(
+        "", "TAM_SECRET_PATH", _text("[A-Za-z0-9_-]{16,}", "16 or more of the characters A-Z a-z 0-9 _ -"),
+        "Secret first part of every address but those of frames: Label Studio then connects to "
+        "http://host:9090/<secret>. It protects the webhooks too.",
+        secret=True,
     )  # fmt: skip
     media_hosts: tuple[str, ...] = _option(
         (), "TAM_MEDIA_HOSTS", _hosts,
@@ -226,6 +251,17 @@ class Settings:
         256, "TAM_MAX_REQUEST_MB", _integer(1, 4000), "Largest request body that is read, in MB."
     )
 
+    def __post_init__(self) -> None:
+        """Raises BadInput when options contradict each other."""
+        if bool(self.basic_auth_user) != bool(self.basic_auth_password):
+            missing = "PASSWORD" if self.basic_auth_user else "USER"
+            raise BadInput(f"TAM_BASIC_AUTH_{missing} is not set; basic auth needs both, user name and password")
+        if self.secret_path and self.secret_path in self.public_url:
+            raise BadInput(
+                "TAM_PUBLIC_URL must not hold TAM_SECRET_PATH: frames are served without it, and annotators see their "
+                "addresses"
+            )
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the options from environment variables. An empty variable counts as not set.
@@ -258,3 +294,17 @@ class Settings:
             default = ",".join(option.default) if isinstance(option.default, tuple) else str(option.default)
             rows.append((option.metadata["variable"], default, option.metadata["help"]))
         return rows
+
+
+#: What label-studio-ml 2.x calls the address of Label Studio and its token.
+_LIBRARY_NAMES = {"TAM_LABEL_STUDIO_URL": "LABEL_STUDIO_URL", "TAM_LABEL_STUDIO_TOKEN": "LABEL_STUDIO_API_KEY"}
+
+
+def with_library_names(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with the library's names for Label Studio and its token read as ours if neither of ours is set.
+
+    Never one of each, nor a token alone: it must not go to an address that it was not meant for.
+    """
+    if any(environ.get(ours, "").strip() for ours in _LIBRARY_NAMES) or not environ.get("LABEL_STUDIO_URL", "").strip():
+        return dict(environ)
+    return {**environ, **{ours: environ.get(theirs, "") for ours, theirs in _LIBRARY_NAMES.items()}}

@@ -21,7 +21,7 @@ from tam_backend.segmenters.base import Segmentation
 
 
 class DiscSegmenter:
-    """The mask is a disc around each positive click, without a smaller disc around each negative one."""
+    """The mask is the box and a disc around each positive click, without a smaller disc around each negative one."""
 
     name = "disc"
 
@@ -33,6 +33,8 @@ class DiscSegmenter:
         self.calls += 1
         rows, columns = np.mgrid[: video.height, : video.width] + 0.5
         mask = np.zeros((video.height, video.width), bool)
+        if (box := prompts.box) is not None:
+            mask |= (box.left < columns) & (columns < box.right) & (box.top < rows) & (rows < box.bottom)
         for click in prompts.clicks:
             if click.positive:
                 mask |= (columns - click.x) ** 2 + (rows - click.y) ** 2 <= self.radius**2

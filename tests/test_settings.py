@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tam_backend.errors import BadInput
-from tam_backend.settings import Settings
+from tam_backend.settings import Settings, with_library_names
 
 
 def test_defaults_and_empty_variables():
@@ -26,6 +26,9 @@ EXAMPLES = {
     "TAM_LABEL_STUDIO_URL": ("http://ls:8080/", "label_studio_url", "http://ls:8080"),
     "TAM_LABEL_STUDIO_TOKEN": ("t", "label_studio_token", "t"),
     "TAM_PUBLIC_URL": ("https://b/x/", "public_url", "https://b/x"),
+    "TAM_BASIC_AUTH_USER": ("ls", "basic_auth_user", "ls"),
+    "TAM_BASIC_AUTH_PASSWORD": ("p:" + "x" * 10, "basic_auth_password", "p:" + "x" * 10),
+    "TAM_SECRET_PATH": ("s_-" * 6, "secret_path", "s_-" * 6),
     "TAM_MEDIA_HOSTS": ("A.example, b:90,", "media_hosts", ("a.example", "b:90")),
     "TAM_MEDIA_PUBLIC": ("no", "media_public", False),
     "TAM_MEDIA_CACHE_MB": ("9", "media_cache_mb", 9),
@@ -63,6 +66,9 @@ def test_every_option_is_read_from_its_variable():
         ("TAM_MEDIA_HOSTS", "http://store:9000"), ("TAM_MEDIA_HOSTS", "store/a"), ("TAM_MEDIA_HOSTS", "*.test"),
         ("TAM_MEDIA_HOSTS", "store:0"), ("TAM_MEDIA_HOSTS", "store:x"), ("TAM_MEDIA_HOSTS", "me@store"),
         ("TAM_LABEL_STUDIO_TOKEN", "a b"), ("TAM_LABEL_STUDIO_URL", "ftp://x"), ("TAM_PUBLIC_URL", "http://x/?a=b"),
+        ("TAM_BASIC_AUTH_USER", "a:b"), ("TAM_BASIC_AUTH_PASSWORD", "short"),
+        ("TAM_BASIC_AUTH_PASSWORD", "with a space in it"), ("TAM_SECRET_PATH", "short"),
+        ("TAM_SECRET_PATH", "x" * 20 + "/"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_named(variable, text):
@@ -78,3 +84,38 @@ def test_every_option_has_a_sentence():
     for variable, _, text in Settings.describe():
         assert variable.startswith("TAM_")
         assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"TAM_BASIC_AUTH_USER": "ls"}, "TAM_BASIC_AUTH_PASSWORD is not set"),
+        ({"TAM_BASIC_AUTH_PASSWORD": "x" * 12}, "TAM_BASIC_AUTH_USER is not set"),
+        ({"TAM_SECRET_PATH": "s" * 16, "TAM_PUBLIC_URL": "http://x/" + "s" * 16}, "TAM_PUBLIC_URL must not hold"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(environ, says):
+    with pytest.raises(BadInput, match=says):
+        Settings.from_env(environ)
+
+
+def test_secrets_are_never_shown():
+    secrets = {"TAM_BASIC_AUTH_PASSWORD": "p@ssword-of-it", "TAM_SECRET_PATH": "path-that-is-secret",
+               "TAM_LABEL_STUDIO_TOKEN": "token-of-it"}  # fmt: skip
+    shown = repr(Settings.from_env(secrets | {"TAM_BASIC_AUTH_USER": "ls", "TAM_LABEL_STUDIO_URL": "http://ls"}))
+    for secret in secrets.values():
+        assert secret not in shown
+    with pytest.raises(BadInput) as error:
+        Settings.from_env({"TAM_BASIC_AUTH_USER": "ls", "TAM_BASIC_AUTH_PASSWORD": "my secret"})
+    assert "my secret" not in str(error.value)
+
+
+def test_names_of_the_library_stand_in_for_ours_as_a_pair_only():
+    theirs = {"LABEL_STUDIO_URL": "http://theirs:8080", "LABEL_STUDIO_API_KEY": "their-token"}
+    assert Settings.from_env(theirs) == Settings()
+    settings = Settings.from_env(with_library_names(theirs))
+    assert (settings.label_studio_url, settings.label_studio_token) == ("http://theirs:8080", "their-token")
+    settings = Settings.from_env(with_library_names({**theirs, "TAM_LABEL_STUDIO_URL": "http://ours:8080"}))
+    assert (settings.label_studio_url, settings.label_studio_token) == ("http://ours:8080", "")
+    for alone in ({}, {"LABEL_STUDIO_API_KEY": "their-token"}):
+        assert Settings.from_env(with_library_names(alone)) == Settings()

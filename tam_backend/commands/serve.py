@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any, NoReturn
 
 from tam_backend.errors import TamError
 from tam_backend.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: Requests served at once. Most of them wait: for frames of the compute lock, or for a video.
 THREADS = 32
@@ -43,9 +46,22 @@ def run(args: argparse.Namespace) -> int:
 
     app = create_app(settings, TrackAnything)
     try:
-        server = create_server(app, host=args.host, port=args.port, threads=THREADS, ident="tam")
+        server = create_server(
+            app,
+            host=args.host,
+            port=args.port,
+            threads=THREADS,
+            ident="tam",
+            max_request_body_size=settings.max_request_mb * 1_000_000,  # before the application sees anything of it
+        )
     except (OSError, OverflowError, socket.gaierror) as e:
         raise TamError(f"cannot listen on {args.host}:{args.port}: {e}. Choose another with --host and --port") from e
+
+    if not _local(args.host) and not settings.secret_path and not settings.basic_auth_user:
+        log.warning(
+            "whoever reaches %s:%s can use this server: set TAM_SECRET_PATH, or TAM_BASIC_AUTH_USER and "
+            "TAM_BASIC_AUTH_PASSWORD, or both (docs/deploy.md)", args.host, args.port,
+        )  # fmt: skip
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(0)
@@ -65,3 +81,11 @@ def run(args: argparse.Namespace) -> int:
     # Requests that still compute are given up: nothing of theirs is half-written, and threads do not end by themselves.
     logging.shutdown()
     os._exit(0)
+
+
+def _local(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

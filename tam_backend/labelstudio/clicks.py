@@ -17,13 +17,15 @@ from tam_backend.labelstudio.connections import Connections
 from tam_backend.labelstudio.drafts import Drafts
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObject, TaskObjects
-from tam_backend.labelstudio.regions import check_regions, echo_point
-from tam_backend.labelstudio.requests import PROMPT_TYPES, Ask, Json, made_by_hand, parse_asks
+from tam_backend.labelstudio.prompts import PROMPT_TYPES, is_waiting
+from tam_backend.labelstudio.regions import check_regions, echo_prompt
+from tam_backend.labelstudio.requests import Ask, Json, made_by_hand, parse_asks
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
+from tam_backend.sessions.unsaved import UnsavedPrompts
 from tam_backend.video.base import Reader
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class ClickAnswers:
         self._answer_seconds = answer_seconds
         self._model_version = model_version
         self._pending: PendingRequests[Ask] = PendingRequests()
+        self._unsaved = UnsavedPrompts()
 
     @property
     def running(self) -> int:
@@ -79,7 +82,7 @@ class ClickAnswers:
         return self._pending.running
 
     def answer(self, task: Json, context: Json, config: LabelConfig, project: str, started: float) -> Json:
-        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the points.
+        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the prompts.
 
         started: time.monotonic() at which the request came. Raises BadInput or MediaError.
         """
@@ -88,12 +91,14 @@ class ClickAnswers:
         task = self._with_prediction(task)
         asks = parse_asks(task, context, config, len(clip.frames))
         if not asks:
-            raise BadInput("params.context.result has no keypoints: only smart keypoints can be answered")
+            raise BadInput("params.context.result has no keypoints or boxes: only those of smart tags can be answered")
         work = work_of(task, number, clip)
         with self._activity.request(work):
-            return self._answer(asks, task, work, clip, config, started)
+            return self._answer(asks, context, task, work, clip, config, started)
 
-    def _answer(self, asks: list[Ask], task: Json, work: Work, clip: Clip, config: LabelConfig, started: float) -> Json:
+    def _answer(
+        self, asks: list[Ask], context: Json, task: Json, work: Work, clip: Clip, config: LabelConfig, started: float
+    ) -> Json:
         frames = len(clip.frames)
         self._forget_dropped(work, asks)
         subject = frozenset((a.mask_control.name, a.label) for a in asks)
@@ -102,12 +107,19 @@ class ClickAnswers:
         siblings = self._pending.begin(ticket)
         drafts = Drafts(self._connections.current(), task)
         try:
+            if self._incomplete(work, asks):
+                new_prompts = frozenset(p.id for a in asks for p in a.new_prompts)
+                if saved := drafts.saved_after(new_prompts, lambda: ticket.overtaken):
+                    task = task | {"drafts": saved}
+                    ticket.work = asks = parse_asks(task, context, config, frames)
+                started = time.monotonic()
             reader = self._library.open(clip.video)
             try:
                 deadline = started + self._answer_seconds
                 regions = self._answers(asks, ticket, task, work, clip, reader, deadline)
                 for ask in self._left_behind(ticket, siblings, drafts, config):
                     ticket.work = [*ticket.work, ask]
+                    self._forget_dropped(work, [ask])
                     late = max(deadline, time.monotonic() + 1)
                     regions += self._answers([ask], ticket, task, work, clip, reader, late)
                 others = self._others(ticket, task, work, config, frames)
@@ -117,29 +129,35 @@ class ClickAnswers:
                 reader.close()
         finally:
             self._pending.end(ticket)
-        regions = list({r["id"]: r for r in regions}.values())  # a point may be strayed and left behind
+        regions = list({r["id"]: r for r in regions}.values())  # a prompt may be strayed and left behind
         check_regions(regions, config, frames)
-        if not ticket.overtaken and (new := [p for a in asks for p in a.new_points]):
-            self._record(work, [*ticket.work, *others], f"point:{new[-1].id}", regions)
+        if not ticket.overtaken and (new := [p for a in asks for p in a.new_prompts]):
+            self._record(work, [*ticket.work, *others], f"prompt:{new[-1].id}", regions)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
         return {"result": regions, "score": score}
 
     def _with_prediction(self, task: Json) -> Json:
         """The task as the page shows it: with neither draft nor annotation it begins with our prediction."""
-        predictions = task.get("predictions")
-        saved = [w for kind in ("drafts", "annotations") for w in task.get(kind) or []]
-        if isinstance(predictions, list) and not [
-            w for w in saved if not (isinstance(w, dict) and w.get("was_cancelled"))
-        ]:
-            ours = [p for p in predictions if isinstance(p, dict) and p.get("model_version") == self._model_version]
-            if ours:
-                return task | {"annotations": [{"id": "prediction", "result": ours[-1].get("result") or []}]}
-        return task
+        saved = [*(task.get("drafts") or []), *(task.get("annotations") or [])]
+        if any(not (isinstance(work, dict) and work.get("was_cancelled")) for work in saved):
+            return task
+        predictions = [p for p in task.get("predictions") or [] if isinstance(p, dict)]
+        ours = [p.get("result") or [] for p in predictions if p.get("model_version") == self._model_version]
+        return task | {"annotations": [{"id": "prediction", "result": ours[-1]}]} if ours else task
 
     def _forget_dropped(self, work: Work, asks: list[Ask]) -> None:
-        """A point that is still new was not answered, for the page: it will drop an answer that is on its way."""
-        for point in (p for ask in asks for p in ask.new_points):
-            self._deliveries.drop(work, f"point:{point.id}")
+        """New prompts, and those left behind, were not answered for the page: it drops an answer that is on its way."""
+        for prompt in (p for ask in asks for p in ask.new_prompts):
+            self._deliveries.drop(work, f"prompt:{prompt.id}")
+
+    def _incomplete(self, work: Work, asks: list[Ask]) -> bool:
+        """Whether points (or boxes) of an object may be missing, made so shortly before a box (or a point) that the
+        draft in its request does not have them yet."""
+        missing = False
+        for ask in asks:
+            for kind in {p.region["type"] for p in ask.prompts if not p.merged}:
+                missing |= self._unsaved.note((work, ask.mask_control.name, ask.label), kind, ask.saved)
+        return missing
 
     def _record(self, work: Work, asks: list[Ask], marker: str, regions: list[Json]) -> None:
         """Note which masks go out with which point."""
@@ -156,7 +174,7 @@ class ClickAnswers:
             region
             for draft in task.get("drafts") or []
             for region in draft.get("result") or []
-            if region.get("type") in PROMPT_TYPES and "is_positive" not in region
+            if region.get("type") in PROMPT_TYPES and not is_waiting(region)
         ]
         try:
             asks = parse_asks(task, {"result": prompts}, config, frames)
@@ -202,9 +220,9 @@ class ClickAnswers:
 
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
-        new_points = frozenset(p.id for a in ticket.work for p in a.new_points)
-        saved = drafts.saved_after(new_points, lambda: ticket.overtaken)
-        if saved is None:
+        new_prompts = frozenset(p.id for a in ticket.work for p in a.new_prompts)
+        saved = [r for draft in drafts.saved_after(new_prompts, lambda: ticket.overtaken) for r in draft["result"]]
+        if not saved:
             log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
             return [r for r in regions if not at_risk(r)]
         fixed = made_by_hand(saved, config)
@@ -241,14 +259,14 @@ class ClickAnswers:
     def _answers(
         self, asks: list[Ask], ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, deadline: float
     ) -> list[Json]:
-        """The regions for several objects: masks unless a newer request came, and the points in any case."""
+        """The regions for several objects: masks unless a newer request came, and the prompts in any case."""
         regions: list[Json] = []
         for ask in asks:
             with self._turns.request():
                 masks = list(self._masks(ask, ticket, task, work, clip, reader, deadline))
             if not ticket.overtaken:
                 regions += masks
-            regions += [echo_point(p) for p in (*ask.new_points, *ask.strayed)]
+            regions += map(echo_prompt, ask.echoed)
         return regions
 
     def _masks(
@@ -309,7 +327,7 @@ def track_of(target: TaskObject) -> Track:
         frames=clip.frames,
         focus=clip.frames[ask.focus],
         anchors=target.anchors,
-        prompts=tuple(echo_point(p) for p in ask.points),
+        prompts=tuple(echo_prompt(p) for p in ask.prompts),
         draft=ask.draft,
         total=len(clip.frames),
     )

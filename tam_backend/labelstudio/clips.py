@@ -83,6 +83,12 @@ class ClipFiller:
             raise BadInput(f"{config.frames_key(image)!r} is not one unbroken range of frames; import the task again")
         return Clip(first[0], range(first[1], first[1] + len(frames)), self._library.host(first[0]))
 
+    def base_of(self, data: Json, config: LabelConfig) -> str:
+        """The address of this server in a task's frames, "" if they are not ours."""
+        frames = data.get(config.frames_key())
+        first = frames[0] if isinstance(frames, list) and frames else None
+        return str(first).partition("/frames/")[0] if self._links.parse(first) else ""
+
     def needs_frames(self, data: Json, config: LabelConfig, base: str) -> bool:
         """Whether this is a task with a video whose frames are missing, moved to another address, or a placeholder."""
         if not data.get(config.video_key):

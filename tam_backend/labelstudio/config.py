@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError
 
@@ -56,30 +57,24 @@ class Control:
 class LabelConfig:
     """The parts of a labeling configuration that matter here.
 
-    frames_keys: image tag name -> key of task data that holds its list of frames. video_key: key of task data with the
-    video's address.
+    boxes: the tags whose boxes are prompts: the smart ones. frames_keys: image tag name -> key of task data that holds
+    its list of frames. video_key: key of task data with the video's address.
     """
 
     points: tuple[Control, ...]
+    boxes: tuple[Control, ...]
     masks: tuple[Control, ...]
     frames_keys: tuple[tuple[str, str], ...]
     video_key: str
 
-    def point_control(self, name: str) -> Control:
-        for control in self.points:
-            if control.name == name:
-                return control
-        known = ", ".join(c.name for c in self.points)
-        raise BadInput(f"the point comes from tag {name!r}, but this project's KeyPointLabels are: {known}")
-
-    def mask_control(self, point: Control, label: str) -> Control:
-        """The tag that carries the masks for ``label`` on the image of ``point``."""
+    def mask_control(self, image: str, label: str) -> Control:
+        """The tag that carries the masks for ``label`` on an image tag."""
         for control in self.masks:
-            if control.image == point.image and label in control.labels:
+            if control.image == image and label in control.labels:
                 return control
         raise BadInput(
-            f"no BrushLabels or BitmaskLabels on image {point.image!r} has the label {label!r}: "
-            "give the keypoint tag and the mask tag the same labels"
+            f"no BrushLabels or BitmaskLabels on image {image!r} has the label {label!r}: "
+            "give the tag of points or boxes and the mask tag the same labels"
         )
 
     def frames_key(self, image: str | None = None) -> str:
@@ -109,15 +104,17 @@ def parse_label_config(xml: str) -> LabelConfig:
         else:
             problem = "it has no <Image> with the frames"
         raise _unusable(problem)
-    points = _controls(root, {"KeyPointLabels": "keypointlabels"}, images)
-    masks = _controls(root, _MASK_TAGS, images)
+    points = _controls(root.iter(), {"KeyPointLabels": "keypointlabels"}, images)
+    smart = [e for e in root.iter("RectangleLabels") if e.get("smart", "true").lower() != "false"]
+    boxes = _controls(smart, {"RectangleLabels": "rectanglelabels"}, images)
+    masks = _controls(root.iter(), _MASK_TAGS, images)
     if not points:
         raise _unusable("it has no <KeyPointLabels> with labels on the <Image> of the frames")
     if not masks:
         raise _unusable("it has no <BrushLabels> or <BitmaskLabels> with labels on the <Image> of the frames")
     if not any(p.image == m.image and set(p.labels) & set(m.labels) for p in points for m in masks):
         raise _unusable("its keypoint tag and its mask tag have no label in common")
-    return LabelConfig(points, masks, tuple(images.items()), _video_key(root))
+    return LabelConfig(points, boxes, masks, tuple(images.items()), _video_key(root))
 
 
 def _video_key(root: Element) -> str:
@@ -129,9 +126,9 @@ def _video_key(root: Element) -> str:
     return "video"
 
 
-def _controls(root: Element, tags: dict[str, str], images: dict[str, str]) -> tuple[Control, ...]:
+def _controls(elements: Iterable[Element], tags: dict[str, str], images: dict[str, str]) -> tuple[Control, ...]:
     found = []
-    for element in root.iter():
+    for element in elements:
         image = element.get("toName", "")
         if element.tag not in tags or image not in images or not element.get("name"):
             continue

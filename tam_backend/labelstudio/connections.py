@@ -174,7 +174,7 @@ class Client:
         task = self.find_task(project_id, task_id)
         if task is not None:
             return task
-        raise LabelStudioError(f"Label Studio has no task {task_id} in project {project_id}")
+        raise NotFound(f"Label Studio has no task {task_id} in project {project_id}")
 
     def drafts(self, task_id: int) -> list[dict[str, Any]]:
         """The drafts of a task, of all people, as they are saved at this moment."""

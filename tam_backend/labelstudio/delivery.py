@@ -15,24 +15,26 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tam_backend.errors import BadInput, TamError
+from tam_backend.errors import BadInput, NotFound, TamError
 from tam_backend.labelstudio.clicks import project_number, work_of
 from tam_backend.labelstudio.clips import Clip, ClipFiller
 from tam_backend.labelstudio.config import Control, LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
-from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
-from tam_backend.labelstudio.requests import PROMPT_TYPES, Json, parse_asks
+from tam_backend.labelstudio.prompts import PROMPT_TYPES
+from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
+from tam_backend.labelstudio.requests import Json, parse_asks
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
-from tam_backend.sessions.jobs import FollowPlan, Obsolete
+from tam_backend.sessions.job import FollowPlan, Obsolete
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.tracking.tracker import Anchor
 from tam_backend.video.base import Reader
@@ -100,7 +102,7 @@ class Deliveries:
         if not drafts and not task.get("annotations"):
             if min(self._activity.idle_seconds(track.work), time.time() - track.asked) < LEFT_ALONE:
                 return _LOOK_AGAIN  # the page saves its first draft some seconds after the click
-            self._predict(track.work, self._clip(task, track.work, config, client), config, client)
+            self._predict(track.work, task, config, client)
         # Otherwise the person has submitted, or left before the page saved anything while others work on the task.
         return None
 
@@ -148,7 +150,7 @@ class Deliveries:
         found = client.find_task(work.project, task)
         working = self._activity.idle_seconds(work) < LEFT_ALONE
         if found is not None and not found.get("annotations") and not client.drafts(task) and not working:
-            self._predict(work, self._clip(found, work, config, client), config, client)
+            self._predict(work, found, config, client)
 
     # ---- what requests need
 
@@ -170,6 +172,27 @@ class Deliveries:
                     self._complete(draft, work, clip, config, client, LEFT_ALONE_AT_OPENING)
         except TamError as e:
             log.info("task %s: its draft was not completed: %s", task.get("id"), e)
+
+    def readdress(self, base: str) -> None:
+        """Give the tasks that have predictions of ours frames under the present address of this server.
+
+        Label Studio does not ask for predictions where there are some, so nothing else would. Raises TamError.
+        """
+        connection = self._connections.current()
+        if connection is None:
+            return
+        for project, task in self._database.rows(
+            "SELECT project, task FROM predictions WHERE label_studio = ? AND base <> ?", (connection.url, base)
+        ):
+            client = Client(connection)
+            try:
+                self._clips.fill(task, project, parse_config(client.project(project)), connection, base)
+            except (NotFound, Obsolete):
+                self.forget(Work(connection.url, project, task))
+                continue
+            self._database.run(
+                "UPDATE predictions SET base = ? WHERE label_studio = ? AND task = ?", (base, connection.url, task)
+            )
 
     def forget(self, work: Work) -> None:
         """The task is gone."""
@@ -229,15 +252,15 @@ class Deliveries:
             with self._objects.tracker(clip, reader) as tracker:
                 for ask in asks:
                     target = self._objects.prepare(ask, seen, clip, reader, work, tracker)
+                    target = replace(target, unsure=frozenset())  # here it is the draft that counts, not the page
                     for region in self._objects.finished(target, tracker):
                         regions[region["id"]] = region
                         if region["item_index"] not in ask.ours:
                             key = (ask.mask_control.name, ask.label)
                             added.setdefault(key, set()).add(region["item_index"])
-                    regions |= {p.id: echo_point(p) for p in (*ask.new_points, *ask.strayed)}
+                    regions |= {p.id: echo_prompt(p) for p in ask.echoed}
         finally:
             reader.close()
-        regions = {i: r for i, r in regions.items() if r not in draft["result"]}
         if not regions:
             return False
         if min(client.age(draft.get("updated_at")), self._activity.idle_seconds(work)) < left_alone:
@@ -250,15 +273,17 @@ class Deliveries:
         marker = f"draft:{draft['id']}/{time.time_ns()}"
         for region in regions.values():
             region["meta"]["batch"] = marker
-        kept = [regions.pop(str(r.get("id")), r) for r in now["result"]]
-        saved = client.replace_draft_result(draft["id"], [*kept, *regions.values()])
+        kept = [regions.get(str(r.get("id")), r) for r in now["result"]]
+        new = [r for i, r in regions.items() if i not in _ids(now)]
+        saved = client.replace_draft_result(draft["id"], [*kept, *new])
         for (tag, label), frames in added.items():
             self._deliveries.record(work, tag, label, marker, frames, str(saved.get("updated_at", "")))
         log.info("task %s: draft %s got %d regions", work.task, draft["id"], len(regions))
         return False
 
-    def _predict(self, work: Work, clip: Clip, config: LabelConfig, client: Client) -> None:
+    def _predict(self, work: Work, task: Json, config: LabelConfig, client: Client) -> None:
         """Make the task's prediction, or bring it up to date, from all that is finished of its video's objects."""
+        clip = self._clip(task, work, config, client)
         prediction, frames, anchors = self._prediction(work, clip, config)
         if not prediction["result"]:
             return
@@ -281,8 +306,9 @@ class Deliveries:
             self._inherited.set(work, tag, label, anchors[tag, label])
             self._deliveries.record(work, tag, label, _prediction_marker(work), indices)
         self._database.run(
-            "INSERT OR REPLACE INTO predictions (label_studio, task, prediction, digest) VALUES (?, ?, ?, ?)",
-            (work.label_studio, work.task, number, digest),
+            "INSERT OR REPLACE INTO predictions (label_studio, project, task, prediction, digest, base) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (work.label_studio, work.project, work.task, number, digest, self._clips.base_of(task["data"], config)),
         )
         log.info("task %s: prediction %s has %d regions", work.task, number, len(prediction["result"]))
 
@@ -293,7 +319,8 @@ class Deliveries:
         regions: list[Json] = []
         frames: dict[tuple[str, str], set[int]] = {}
         anchors = self._anchors_around(work, clip)
-        own = {(t.tag, t.label): t for t in self._tracks.of_task(work.label_studio, work.task) if not t.follows}
+        oldest_first = reversed(self._tracks.of_task(work.label_studio, work.task))
+        own = {(t.tag, t.label): t for t in oldest_first if not t.follows}
         qualities: list[float] = []
         reader = self._library.open(clip.video)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tam_backend.errors import TamError
 from tam_backend.labelstudio.connections import Client, Connection
-from tam_backend.labelstudio.requests import Json
+from tam_backend.labelstudio.prompts import Json, is_waiting
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +33,23 @@ class Drafts:
         """Whether drafts can be read at all."""
         return self._connection is not None
 
-    def saved_after(self, new_points: frozenset[str], give_up: Callable[[], bool]) -> list[Json] | None:
-        """The regions as of the click with ``new_points``.
+    def saved_after(self, new_prompts: frozenset[str], give_up: Callable[[], bool]) -> list[Json]:
+        """The drafts that hold the prompts of a request: saved after them, so they have every change made before.
 
-        Waits for a draft that holds those points: it was saved after the click, so it has every change made before it.
-        None if there is none in time: the editor (1.23.2) forgets to save when a person pages on within 5 s.
+        Waits for one. Empty if there is none in time: the editor (1.23.2) forgets to save when a person pages on within
+        5 s.
         """
         while self._connection is not None and not give_up():
-            own = [d for d in self._read() if new_points <= _region_ids(d)]
+            own = [d for d in self._read() if new_prompts <= _region_ids(d)]
             if own:
-                return [r for d in own for r in d["result"] if isinstance(r, dict)]
+                return own
             if time.monotonic() > self._since + SAVED_WITHIN:
                 break
             time.sleep(_LOOK_EVERY)
-        return None
+        return []
 
     def held_together(self, ids: frozenset[str], others: frozenset[str], *, answered: bool) -> bool:
-        """Whether the points of two requests are in one draft, so that one person made both.
+        """Whether the prompts of two requests are in one draft, so that one person made both.
 
         answered: the request with ``others`` was answered already; then they must still wait for that answer in the
         draft, which means that it has not reached the page. Waits until the draft with ``ids`` must be saved. If none
@@ -76,8 +76,8 @@ class Drafts:
 
 
 def _waiting_ids(draft: Json) -> set[str]:
-    """Points that no answer has reached: an answer brings them back without ``is_positive``."""
-    return {r["id"] for r in draft["result"] if isinstance(r, dict) and "is_positive" in r and r.get("id")}
+    """Prompts that no answer has reached."""
+    return {r["id"] for r in draft["result"] if isinstance(r, dict) and r.get("id") and is_waiting(r)}
 
 
 def _region_ids(draft: Json) -> set[str]:

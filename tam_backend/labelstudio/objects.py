@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tam_backend.engines import Engine
+from tam_backend.errors import BadInput
 from tam_backend.labelstudio.clips import Clip
+from tam_backend.labelstudio.prompts import is_waiting
 from tam_backend.labelstudio.regions import mask_region
-from tam_backend.labelstudio.requests import Ask, Json, Point, check_size, decode_region_mask, newest_work
+from tam_backend.labelstudio.requests import Ask, Json, check_size, decode_region_mask, newest_work
 from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
@@ -55,8 +57,8 @@ class TaskObjects:
 
     def prepare(self, ask: Ask, task: Json, clip: Clip, reader: Reader, work: Work, tracker: Tracker) -> TaskObject:
         """Read what a person decided on. task: as in the request, with drafts and annotations. Raises BadInput."""
-        for point in ask.points:
-            check_size(point.region, reader.height, reader.width, f"point {point.id!r}")
+        for prompt in ask.prompts:
+            check_size(prompt.region, reader.height, reader.width, f"the point or box {prompt.id!r}")
         anchors = self._inherited.get(work, ask.mask_control.name, ask.label, ask.ids, corrects=bool(ask.ours))
         anchors = {f: a for f, a in anchors.items() if f not in clip.frames} | self._anchors(
             ask, clip, reader, work, tracker
@@ -74,13 +76,10 @@ class TaskObjects:
         if shown is None and not mask.any():
             return None  # an empty mask is sent only to take away one that the page shows
         region = mask_region(ask.mask_control, ask.label, index, mask, tracked.quality, self.meta(tracked))
-        if shown is not None:
-            # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
-            if shown.get("value") == region["value"] and index != ask.focus and index not in target.unsure:
-                return None
-            if isinstance(shown.get("id"), str):
-                region["id"] = shown["id"]  # a prediction from elsewhere is replaced, not doubled
-        return region
+        region["id"] = ask.region_id(index)
+        # The clicked frame is sent in any case: a mask just deleted there still stands in the saved draft.
+        again = (bool(ask.new_prompts) and index == ask.focus) or index in target.unsure
+        return None if shown is not None and not again and _shows(shown, region, mask) else region
 
     def finished(self, target: TaskObject, tracker: Tracker, skip: frozenset[int] = frozenset()) -> Iterator[Json]:
         """The regions to send of all frames that are finished, but for those (of the video) to skip. Computes none."""
@@ -99,43 +98,38 @@ class TaskObjects:
 
         A mask that arrived on the page and is not in the work saved after that was deleted by the person.
         """
-        source, regions = newest_work(task, set(ask.ids))
-        answered = {r.get("id") for r in regions if "is_positive" not in r}
-        brought = {m.get("batch") for r in regions if isinstance(m := r.get("meta"), dict)}
-        saved_at = next((d.get("updated_at") for d in task.get("drafts") or [] if f"draft:{d.get('id')}" == source), "")
-        here = ask.ours.keys() | ask.by_hand.keys() | {p.frame for p in ask.points if p.new}
+        saved = newest_work(task, ask.ids)
+        answered = {r.get("id") for r in saved.regions if not is_waiting(r)}
+        brought = {m.get("batch") for r in saved.regions if isinstance(m := r.get("meta"), dict)}
+        here = ask.ours.keys() | ask.by_hand.keys() | ask.taken | {p.frame for p in ask.new_prompts}
         deleted: set[int] = set()
         unsure: set[int] = set()
         for batch in self._log.batches(work, ask.mask_control.name, ask.label):
             kind, _, name = batch.marker.partition(":")
-            arrived = name in answered if kind == "point" else batch.marker in brought
+            arrived = name in answered if kind == "prompt" else batch.marker in brought
             if arrived:
                 deleted |= batch.frames - here
-            if batch.saved and batch.saved == saved_at:
+            if batch.saved and batch.saved == saved.version:
                 unsure |= batch.frames
         return frozenset(deleted), frozenset(unsure)
 
     def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Work, tracker: Tracker) -> dict[int, Anchor]:
-        """What the person decided, frame of the video -> anchor: their own masks, and their clicks elsewhere."""
+        """What the person decided, frame of the video -> anchor: their own masks, and their prompts elsewhere."""
         height, width = reader.height, reader.width
         anchors: dict[int, Anchor] = {}
         for index, regions in ask.by_hand.items():
             mask = np.logical_or.reduce([decode_region_mask(r, height, width) for r in regions])
             anchors[clip.frames[index]] = Anchor(FramePrompts(mask=mask))
-        clicked: dict[int, list[Point]] = {}
-        for point in ask.points:
-            if point.frame not in ask.by_hand:
-                clicked.setdefault(point.frame, []).append(point)
-        # Frames clicked for the first time come last: what they showed follows from the other ones.
-        for index, points in sorted(clicked.items(), key=lambda item: item[1][0].new):
-            prompts = FramePrompts(clicks=tuple(p.click(height, width) for p in points))
+        for index, asked in ask.prompts_by_frame(height, width).items():
             frame = clip.frames[index]
-            known, prior = self._seen.get(work, points[0].id)
-            if not known:
-                prior = self._shown(ask, index, frame, anchors, tracker, height, width)
-                self._seen.set(work, points[0].id, prior)
-            if prompts.locates or prior is not None:
-                anchors[frame] = Anchor(prompts, prior)
+            prior = None
+            if asked.prompts.box is None:  # a box says by itself where the object is
+                known, prior = self._seen.get(work, asked.first)
+                if not known:
+                    prior = self._shown(ask, index, frame, anchors, tracker, height, width)
+                    self._seen.set(work, asked.first, prior)
+            if asked.prompts.locates or prior is not None:
+                anchors[frame] = Anchor(asked.prompts, prior)
         return anchors
 
     def _shown(
@@ -153,3 +147,18 @@ class TaskObjects:
         else:
             return None
         return mask if mask.any() else None
+
+
+def _shows(shown: Json, region: Json, mask: Mask) -> bool:
+    """Whether a saved region looks as the one that would replace it. The page may have packed the mask anew."""
+    if shown.get("type") != region["type"] or shown.get("from_name") != region["from_name"]:
+        return False
+    value = shown.get("value")
+    if value == region["value"]:
+        return True
+    if not isinstance(value, dict) or value.get(region["type"]) != region["value"][region["type"]]:
+        return False
+    try:
+        return np.array_equal(decode_region_mask(shown, *mask.shape), mask)
+    except BadInput:
+        return False

@@ -1,4 +1,4 @@
-"""What we answer: masks and points become Label Studio regions, checked once more on the way out.
+"""What we answer: masks and prompts become Label Studio regions, checked once more on the way out.
 
 Label Studio stores almost anything and its editor then fails on the person's page: a wrong ``item_index`` or a missing
 size makes an annotation unsaveable. So nothing leaves that does not fit the configuration and the task.
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tam_backend.labelstudio.config import Control, LabelConfig
-from tam_backend.labelstudio.requests import Json, Point
+from tam_backend.labelstudio.prompts import Json, Point, Prompt
 from tam_backend.masks import encode_bitmask_url, encode_brush_rle
 from tam_backend.prompts import Mask
 
@@ -42,26 +42,26 @@ def mask_region(control: Control, label: str, frame: int, mask: Mask, score: flo
     }
 
 
-def echo_point(point: Point) -> Json:
-    """The clicked point, to be sent back: a smart point that is not echoed vanishes from the page.
+def echo_prompt(prompt: Prompt) -> Json:
+    """A point or box, to be sent back: a smart one that is not echoed vanishes from the page.
 
-    It keeps its id; what it was (its object; positive or negative) moves into ``meta``, where the editor keeps it.
+    It keeps its id; what it was (its object; whether a point is positive) moves into ``meta``, where the editor keeps
+    it.
     """
-    region = {k: v for k, v in point.region.items() if k not in ("is_positive", "parentID")}
-    region["value"] = {k: v for k, v in point.region["value"].items() if k != "labels"}
-    region["value"]["keypointlabels"] = [point.label]
-    meta = point.region.get("meta")
-    region["meta"] = (meta if isinstance(meta, dict) else {}) | {
-        "object": point.label,
-        "is_positive": point.positive,
-        "text": ["on the object" if point.positive else "not the object"],
-    }
+    region = {k: v for k, v in prompt.region.items() if k not in ("is_positive", "parentID")}
+    region["value"] = {k: v for k, v in prompt.region["value"].items() if k != "labels"}
+    region["value"][region["type"]] = [prompt.label]
+    meta = prompt.region.get("meta")
+    noted: Json = {"object": prompt.label, "text": ["around the object"]}
+    if isinstance(prompt, Point):
+        noted |= {"is_positive": prompt.positive, "text": ["on the object" if prompt.positive else "not the object"]}
+    region["meta"] = (meta if isinstance(meta, dict) else {}) | noted
     return region
 
 
 def check_regions(regions: Iterable[Json], config: LabelConfig, frames: int) -> None:
     """Raise ValueError (a fault of ours, never the client's) if a region does not fit configuration and task."""
-    controls = {c.name: c for c in (*config.points, *config.masks)}
+    controls = {c.name: c for c in (*config.points, *config.boxes, *config.masks)}
     seen: set[str] = set()
     for region in regions:
         control = controls.get(region["from_name"])

@@ -27,7 +27,8 @@ from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
-from tam_backend.sessions.jobs import BackgroundJobs, Obsolete
+from tam_backend.sessions.job import Obsolete
+from tam_backend.sessions.jobs import BackgroundJobs
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
@@ -79,6 +80,7 @@ class Service:
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
         self._filling: dict[tuple[str, int], Future[None]] = {}
         self._filling_lock = threading.Lock()
+        self._bases: set[str] = set()
         self._started = time.monotonic()
 
     @property
@@ -108,10 +110,14 @@ class Service:
             "state_bytes": self._disk.nbytes,
         }
 
-    def setup(self, schema: str, hostname: str | None, token: str | None) -> Json:
-        """A project connects. Raises LabelConfigError if its labeling configuration cannot work."""
+    def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:
+        """A project connects, or its page is opened. base: address of this server as browsers reach it.
+
+        Raises LabelConfigError if its labeling configuration cannot work.
+        """
         self.connections.remember(hostname, token)
         parse_label_config(schema)
+        self._note_base(base)
         return {"model_version": self.model_version}
 
     def webhook(self, event: Json, base: str) -> None:
@@ -204,6 +210,22 @@ class Service:
 
         self.jobs.drop(gone, "the project has this label no more")
 
+    def _note_base(self, base: str) -> None:
+        """Browsers reach this server at ``base`` now."""
+        with self._filling_lock:
+            if not base or base in self._bases:
+                return
+            self._bases.add(base)
+        self._workers.submit(self._readdress, base)
+
+    def _readdress(self, base: str) -> None:
+        try:
+            self._deliveries.readdress(base)
+        except Exception as e:  # tried again with the next request
+            log.warning("tasks could not be given the address %s: %s", base, e)
+            with self._filling_lock:
+                self._bases.discard(base)
+
     def _repair(self, annotation: Json, config: LabelConfig) -> None:
         """Make a saved annotation whole if it is not. Saving it makes an event again, which finds it whole."""
         connection = self.connections.current()
@@ -231,6 +253,9 @@ class Service:
             return None
         connection = self.connections.current()
         task_id = task.get("id")
+        if not base:  # under the server of Label Studio's library, which serves no frames
+            log.warning("task %s: no frames, TAM_PUBLIC_URL must say where `tam serve` serves them", task_id)
+            return None
         if connection is None or not isinstance(task_id, int):
             log.warning("task %s: no frames yet, the address of Label Studio is not known", task_id)
             return None

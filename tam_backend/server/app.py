@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
+from tam_backend.server.auth import Guard
 from tam_backend.server.frames import FrameServer, frames_blueprint
 from tam_backend.server.status import status_blueprint
 from tam_backend.sessions.progress import Progress
@@ -35,12 +36,13 @@ def create_app(
     app = Flask("tam_backend")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service
+    Guard(app, settings)
     frames = FrameServer(service.library, settings, progress)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
     app.register_blueprint(status_blueprint(lambda: service.status(), progress))
 
     def base_url() -> str:
-        return settings.public_url or request.host_url.rstrip("/")
+        return settings.public_url or request.root_url.rstrip("/")
 
     @app.get("/")
     @app.get("/health")
@@ -54,7 +56,7 @@ def create_app(
     def setup() -> Response:
         body = _body()
         hostname, token = _text(body, "hostname"), _text(body, "access_token")
-        return jsonify(service.setup(_required(body, "schema"), hostname, token))
+        return jsonify(service.setup(_required(body, "schema"), hostname, token, base_url()))
 
     @app.post("/predict")
     def predict() -> Response:

@@ -53,8 +53,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (label_studio, task, tag, label, marker)
     ) WITHOUT ROWID;
     CREATE TABLE predictions (
-        label_studio TEXT NOT NULL, task INTEGER NOT NULL,
+        label_studio TEXT NOT NULL, project INTEGER NOT NULL, task INTEGER NOT NULL,
         prediction INTEGER NOT NULL, digest TEXT NOT NULL,
+        base TEXT NOT NULL,           -- address of this server in the task's frames
         PRIMARY KEY (label_studio, task)
     ) WITHOUT ROWID;
     CREATE TABLE inherited (
@@ -79,7 +80,7 @@ class Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
-        except sqlite3.OperationalError as e:
+        except sqlite3.Error as e:
             raise TamError(f"cannot use {path} ({e}): TAM_DATA_DIR must be a folder that this program may write") from e
         except OSError as e:
             raise TamError(f"cannot make {path.parent} ({e.strerror}): set TAM_DATA_DIR to another folder") from e
@@ -87,9 +88,9 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
-        except sqlite3.OperationalError:
-            raise  # locked, read-only, no space: the file itself may be sound
         except sqlite3.DatabaseError as e:
+            if getattr(e, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise  # locked, read-only, no space, a fault of ours: the file itself may be sound
             aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
             log.error("%s is damaged (%s). It is now %s; finished masks are computed again", self.path, e, aside.name)
             self.path.rename(aside)
@@ -156,8 +157,8 @@ class Database:
 def _statements(script: str) -> Iterator[str]:
     """The statements of a script one by one: ``executescript`` would commit in between."""
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    for piece in script.split(";")[:-1]:
+        statement += f"{piece};"
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""

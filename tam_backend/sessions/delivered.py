@@ -25,7 +25,7 @@ class Batch:
 class DeliveryLog:
     """Batches by task and object, in the database. Thread-safe.
 
-    A marker says how to recognise that a batch arrived on the page: ``point:ID`` by that point, which the answer
+    A marker says how to recognise that a batch arrived on the page: ``prompt:ID`` by that prompt, which the answer
     brought back; any other (``draft:...``, ``prediction:...``) by masks that have it as ``meta.batch``.
     """
 

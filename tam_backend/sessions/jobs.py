@@ -14,13 +14,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any
 
 from tam_backend.engines import Engine
 from tam_backend.errors import TamError
-from tam_backend.sessions.calls import DelayedCalls
+from tam_backend.sessions.delivering import Delivering
+from tam_backend.sessions.job import Destination, FollowPlan, Job
 from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
 from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
@@ -38,60 +39,7 @@ _OPEN_JOBS = 3
 _SYNC_EVERY = 2.0
 #: A job under which the process ended this often without one frame finished in between is not begun again.
 _MAX_ATTEMPTS = 10
-#: Seconds to the first and to the last of the attempts to reach a Label Studio that does not answer.
-_RETRY = (5.0, 300.0)
 _ENDED_SHOWN = 100
-
-
-class Obsolete(TamError):
-    """Nobody can use the result any more: the task, or the label, is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class FollowPlan:
-    """Where a track goes beyond its own task.
-
-    frames: the part of the video. clips: the tasks that get masks, with their frames. track: what to compute.
-    """
-
-    track: Track
-    clips: tuple[tuple[int, range], ...]
-
-
-class Destination(Protocol):
-    """Where videos come from and results go. All but ``open`` are called from one thread.
-
-    Raises Obsolete when nobody can use the result any more, and other TamErrors when it is worth trying again.
-    """
-
-    def open(self, video: str) -> Reader:
-        """A reader for the caller alone."""
-
-    def deliver(self, track: Track) -> float | None:
-        """Bring finished masks into the track's task. Seconds to wait before trying again, None if all is there."""
-
-    def follow(self, track: Track) -> FollowPlan | None:
-        """Plan the way into the other tasks of the track's video."""
-
-    def fill(self, track: Track, task: int) -> None:
-        """All frames of one of a plan's tasks are finished."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    track: Track
-    held: bool = False
-    superseded: bool = False
-    clips: dict[int, range] = field(default_factory=dict)
-    finished: set[int] = field(default_factory=set)
-    served: float = 0.0
-    seconds_per_frame: float | None = None
-    waiting_for: int = 0  # deliveries of clips under way
-    retry: float = _RETRY[0]
-
-    @property
-    def computes(self) -> bool:
-        return self.track.state in (JobState.WAITING, JobState.RUNNING) and not self.held and not self.superseded
 
 
 @dataclass(slots=True, eq=False)
@@ -126,13 +74,13 @@ class BackgroundJobs:
         self._table = table
         self._turns = turns
         self._destination = destination
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._opened: OrderedDict[int, _Open] = OrderedDict()
         self._served: dict[Work, float] = {}
         self._condition = threading.Condition()  # taken before the database's lock, never after it
         self._closing = False
         self._synced = 0.0
-        self._calls = DelayedCalls("delivering")
+        self._delivering = Delivering(destination, self)
         self._thread: threading.Thread | None = None
         self._owner = _own(lock)
         if self._owner is None:
@@ -150,7 +98,7 @@ class BackgroundJobs:
         with self._condition:
             self._closing = True
             self._condition.notify_all()
-        self._calls.close()
+        self._delivering.close()
         if self._thread is not None:
             self._thread.join(timeout)
         if self._owner is not None:
@@ -168,7 +116,7 @@ class BackgroundJobs:
             for job in self._jobs.values():
                 if job.track.overlaps(track):
                     job.superseded = True
-            self._jobs[track.id] = _Job(track, held=True)
+            self._jobs[track.id] = Job(track, held=True)
         return track
 
     def note(self, track: Track, frame: int) -> None:
@@ -197,7 +145,7 @@ class BackgroundJobs:
         with self._condition:
             jobs = [j for j in self._jobs.values() if not j.superseded and unwanted(j.track)]
         for job in jobs:
-            self._end(job, JobState.STOPPED, why)
+            self.end(job, JobState.STOPPED, why)
 
     # ---- what people see
 
@@ -231,20 +179,20 @@ class BackgroundJobs:
 
     def _adopt(self, track: Track) -> None:
         """Take in a job that this or another process left."""
-        job = _Job(track)
+        job = Job(track)
         with self._condition:
             self._jobs[track.id] = job
         if track.state is JobState.RUNNING:
-            job.track = track = self._table.update(track, state=JobState.WAITING, attempts=track.attempts + 1)
-            if track.attempts >= _MAX_ATTEMPTS:
-                self._end(job, JobState.FAILED, "the program ended several times while it tracked this: see its log")
+            self.change(job, state=JobState.WAITING, attempts=track.attempts + 1)
+            if job.track.attempts >= _MAX_ATTEMPTS:
+                self.end(job, JobState.FAILED, "the program ended several times while it tracked this: see its log")
                 return
         if track.follows:
             job.held = True
-            self._calls.put(0, lambda: self._plan(job))
+            self._delivering.plan(job)
         elif track.state is JobState.DELIVERING:
             job.finished = set(track.frames)
-            self._calls.put(0, lambda: self._deliver_clip(job))
+            self._delivering.clip(job, follow=not self._table.has_follower(track))
 
     def _compute(self) -> None:
         try:
@@ -256,10 +204,10 @@ class BackgroundJobs:
                     try:
                         self._advance(job)
                     except TamError as e:
-                        self._end(job, JobState.FAILED, str(e))
+                        self.end(job, JobState.FAILED, str(e))
                     except Exception:
                         log.exception("task %s, %s: tracking failed", job.track.work.task, job.track.label)
-                        self._end(job, JobState.FAILED, "tracking failed; the backend's log says why")
+                        self.end(job, JobState.FAILED, "tracking failed; the backend's log says why")
                 except sqlite3.Error as e:  # a full disk, perhaps for a while
                     log.error("background work waits: the database cannot be used (%s)", e)
                     time.sleep(_SYNC_EVERY)
@@ -267,7 +215,7 @@ class BackgroundJobs:
             for opened in self._opened.values():
                 opened.close()
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> Job | None:
         """Wait for a job to compute: own tasks before other tasks of a video, then the task served longest ago."""
         while True:
             self._sync()
@@ -283,7 +231,7 @@ class BackgroundJobs:
                     return min(ready, key=self._rank)
                 self._condition.wait(_SYNC_EVERY)
 
-    def _rank(self, job: _Job) -> tuple[bool, float, float, int]:
+    def _rank(self, job: Job) -> tuple[bool, float, float, int]:
         return job.track.follows, self._served.get(job.track.work, 0.0), job.served, job.track.id
 
     def _sync(self) -> None:
@@ -300,15 +248,15 @@ class BackgroundJobs:
                 if number not in self._jobs and (track := self._table.get(number)):
                     self._adopt(track)
 
-    def _advance(self, job: _Job) -> None:
+    def _advance(self, job: Job) -> None:
         """Compute some frames of a job."""
         opened = self._open(job)
-        job.track = self._table.update(job.track, state=JobState.RUNNING, total=len(job.track.frames))
+        self.change(job, state=JobState.RUNNING, total=len(job.track.frames))
         started = time.monotonic()
         while not self._closing and not job.superseded:
             with self._turns.background(timeout=0.5) as mine:
                 if not mine:
-                    continue
+                    return  # by the time there is a turn, another job may come first
                 began = time.monotonic()
                 tracked = next(opened.frames, None)
             if tracked is None:
@@ -318,20 +266,24 @@ class BackgroundJobs:
             now = time.monotonic()
             if not tracked.reused:
                 if job.track.attempts:
-                    job.track = self._table.update(job.track, attempts=0)
+                    self.change(job, attempts=0)
                 last = job.seconds_per_frame
                 job.seconds_per_frame = now - began if last is None else 0.9 * last + 0.1 * (now - began)
             with self._condition:
                 job.finished.add(tracked.frame)
             self._fill_finished(job)
-            if now - started > _SLICE:
+            if now - started > _SLICE or (job.track.follows and self._own_task_waits()):
                 break
         with self._condition:
             job.served = self._served[job.track.work] = time.monotonic()
-        if not job.superseded:
-            job.track = self._table.update(job.track, done=len(job.finished))
+        self.change(job, done=len(job.finished))
 
-    def _open(self, job: _Job) -> _Open:
+    def _own_task_waits(self) -> bool:
+        """Whether there is a job of higher rank than those that follow."""
+        with self._condition:
+            return any(j.computes and not j.track.follows for j in self._jobs.values())
+
+    def _open(self, job: Job) -> _Open:
         opened = self._opened.get(job.track.id)
         if opened is None:
             while len(self._opened) >= _OPEN_JOBS:
@@ -347,115 +299,60 @@ class BackgroundJobs:
         self._opened.move_to_end(job.track.id)
         return opened
 
-    def _computed(self, job: _Job) -> None:
+    def _computed(self, job: Job) -> None:
         """All frames are finished."""
-        if job.superseded:
-            return
         total = len(job.track.frames)
-        job.track = self._table.update(job.track, state=JobState.DELIVERING, done=total, total=total, attempts=0)
         if job.track.follows:
             self._fill_finished(job)
-            self._end_when_filled(job)
+            self.change(job, state=JobState.DELIVERING, done=total, total=total, attempts=0)
+            self._delivering.finish(job)
         else:
-            self._calls.put(0, lambda: self._begin_follow(job))
-            self._calls.put(0, lambda: self._deliver_clip(job))
+            self.change(job, state=JobState.DELIVERING, done=total, total=total, attempts=0)
+            self._delivering.clip(job, follow=True)
 
-    # ---- delivering
-
-    def _guarded(self, job: _Job, again: Callable[[], None], action: Callable[[], None]) -> None:
-        """Do something with Label Studio for a job; later, if it does not answer."""
-        if job.superseded:
-            return
-        try:
-            action()
-            job.retry = _RETRY[0]
-        except Obsolete as e:
-            self._end(job, JobState.STOPPED, str(e))
-        except TamError as e:
-            log.warning("task %s, %s: %s; trying again in %.0f s", job.track.work.task, job.track.label, e, job.retry)
-            job.track = self._table.update(job.track, error=str(e))
-            self._calls.put(job.retry, again)
-            job.retry = min(2 * job.retry, _RETRY[1])
-        except Exception:
-            log.exception("task %s, %s: could not be delivered", job.track.work.task, job.track.label)
-            self._end(job, JobState.FAILED, "the masks could not be delivered; the backend's log says why")
-
-    def _deliver_clip(self, job: _Job) -> None:
-        def action() -> None:
-            wait = self._destination.deliver(job.track)
-            if job.track.error:
-                job.track = self._table.update(job.track, error="")
-            if wait is None:
-                self._end(job, JobState.DONE, "")
-            else:
-                self._calls.put(wait, lambda: self._deliver_clip(job))
-
-        self._guarded(job, lambda: self._deliver_clip(job), action)
-
-    def _begin_follow(self, job: _Job) -> None:
-        def action() -> None:
-            plan = self._destination.follow(job.track)
-            if plan is not None and not job.superseded:
-                follower = _Job(self._table.insert(plan.track), clips=dict(plan.clips))
-                with self._condition:
-                    self._jobs[follower.track.id] = follower
-                    self._condition.notify_all()
-
-        self._guarded(job, lambda: self._begin_follow(job), action)
-
-    def _plan(self, job: _Job) -> None:
-        """Find out anew where a job of an earlier process goes."""
-
-        def action() -> None:
-            plan = self._destination.follow(job.track)
-            if plan is None:
-                self._end(job, JobState.DONE, "")
-                return
-            with self._condition:
-                job.track = replace(plan.track, id=job.track.id, attempts=job.track.attempts)
-                job.clips = dict(plan.clips)
-                job.held = False
-                self._condition.notify_all()
-
-        self._guarded(job, lambda: self._plan(job), action)
-
-    def _fill_finished(self, job: _Job) -> None:
+    def _fill_finished(self, job: Job) -> None:
         """Have the tasks filled whose frames are all finished."""
         for task, clip in list(job.clips.items()):
             if job.finished.issuperset(clip):
                 with self._condition:
                     del job.clips[task]
-                    job.waiting_for += 1
-                self._calls.put(0, lambda task=task: self._fill(job, task))  # type: ignore[misc]
+                self._delivering.fill(job, task)
 
-    def _fill(self, job: _Job, task: int) -> None:
-        def action() -> None:
-            self._destination.fill(job.track, task)
-            if job.track.error:
-                job.track = self._table.update(job.track, error="")
-            with self._condition:
-                job.waiting_for -= 1
-            self._end_when_filled(job)
+    # ---- what happens to jobs
 
-        self._guarded(job, lambda: self._fill(job, task), action)
+    def change(self, job: Job, **changes: Any) -> None:
+        """Store a change of a job's state, done, total, error or attempts, unless it is no job any more."""
+        with self._condition:  # two threads work on a job; each writes all of the row
+            if not job.superseded:
+                job.track = self._table.update(job.track, **changes)
 
-    def _end_when_filled(self, job: _Job) -> None:
+    def add_follower(self, job: Job, plan: FollowPlan) -> None:
+        """A job goes on in the other tasks of its video."""
         with self._condition:
-            filled = job.track.state is JobState.DELIVERING and not job.waiting_for
-        if filled:
-            self._end(job, JobState.DONE, "")
+            follower = Job(self._table.insert(plan.track), clips=dict(plan.clips))
+            self._jobs[follower.track.id] = follower
+            self._condition.notify_all()
 
-    def _end(self, job: _Job, state: JobState, why: str) -> None:
+    def send(self, job: Job, plan: FollowPlan) -> None:
+        """A job of an earlier process knows where it goes."""
+        with self._condition:
+            job.track = replace(plan.track, id=job.track.id, attempts=job.track.attempts)
+            job.clips = dict(plan.clips)
+            job.held = False
+            self._condition.notify_all()
+
+    def end(self, job: Job, state: JobState, why: str = "") -> None:
+        """It is done, or cannot be."""
         with self._condition:
             if job.superseded:
                 return
+            self._table.update(job.track, state=state, error=why, done=len(job.finished))
             job.superseded = True
             self._condition.notify_all()
         if state is not JobState.DONE:
             log.warning("task %s, %s: %s: %s", job.track.work.task, job.track.label, state, why)
-        self._table.update(job.track, state=state, error=why, done=len(job.finished))
 
-    def _view(self, job: _Job) -> JobView:
+    def _view(self, job: Job) -> JobView:
         left = len(job.track.frames) - len(job.finished)
         known = job.seconds_per_frame is not None and job.track.state is not JobState.DELIVERING
         return view_of(job.track, len(job.finished), left * (job.seconds_per_frame or 0.0) if known else None)

@@ -20,7 +20,7 @@ ARRIVES_WITHIN = 5.0
 
 
 class Ticket(Generic[T]):
-    """One request. subject: what it is about; ids: the points it carries; draft: the person's draft ("" if unknown).
+    """One request. subject: what it is about; ids: the prompts it carries; draft: the person's draft ("" if unknown).
 
     work: what it asks for, and what it has taken over from older requests.
     """
@@ -50,7 +50,7 @@ class PendingRequests(Generic[T]):
         self._lock = threading.Lock()
 
     def begin(self, ticket: Ticket[T]) -> list[Ticket[T]]:
-        """Enter a request. It overtakes older ones on the same subject that share a point or the draft with it.
+        """Enter a request. It overtakes older ones on the same subject that share a prompt or the draft with it.
 
         Returns the older requests on other subjects of the same task whose answers are not on the page yet. Whether
         they are the same person's, the caller must find out (``same_draft`` may tell).

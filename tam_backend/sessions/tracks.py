@@ -139,6 +139,10 @@ class TrackTable:
         """All tracks of a task, the newest first."""
         return self._tracks("label_studio = ? AND task = ? ORDER BY id DESC", (label_studio, task))
 
+    def has_follower(self, track: Track) -> bool:
+        """Whether the way of a track into the other tasks has been planned already."""
+        return any(t.follows and t.overlaps(track) for t in self._same_object(track))
+
     def of_video(self, track: Track) -> list[Track]:
         """The newest track of each task and object on the video of ``track`` in its project."""
         rows = self._tracks(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.browser.editor import Editor
+from tests.browser.scene import write_video
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -57,17 +59,34 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def editor(servers: Servers, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Editor]:
-    """A fresh browser, logged in. A failed test leaves a picture of its page."""
-    with Editor(servers.label_studio.url, [servers.backend]) as editor:
-        editor.call("login", servers.account.username, servers.account.password)
-        yield editor
-        if request.node.stash.get(_failed, False):
-            editor.call("screenshot", str(screenshots / "failed.png"))
-        # The page of 1.23.2 throws errors of its own, now and then, around submit and reload, with all that the tests
-        # look at being right; so they are shown to whoever reads the output, and do not decide.
-        for failure in editor.call("takeFailures"):
-            print(f"error on the page: {failure}")
+def open_editor(
+    servers: Servers, screenshots: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Editor]]:
+    """Opens a fresh browser, logged in, for frames of a backend. A failed test leaves a picture of its page."""
+    editors: list[Editor] = []
+
+    with ExitStack() as opened:
+
+        def open_for(backend: str) -> Editor:
+            editor = opened.enter_context(Editor(servers.label_studio.url, [backend]))
+            editor.call("login", servers.account.username, servers.account.password)
+            editors.append(editor)
+            return editor
+
+        yield open_for
+        for editor in editors:
+            if request.node.stash.get(_failed, False):
+                editor.call("screenshot", str(screenshots / "failed.png"))
+            # The page of 1.23.2 throws errors of its own, now and then, around submit and reload, with all that the
+            # tests look at being right; so they are shown to whoever reads the output, and do not decide.
+            for failure in editor.call("takeFailures"):
+                print(f"error on the page: {failure}")
+
+
+@pytest.fixture
+def editor(servers: Servers, open_editor: Callable[[str], Editor]) -> Editor:
+    """A fresh browser, logged in."""
+    return open_editor(servers.backend)
 
 
 @pytest.fixture
@@ -78,3 +97,11 @@ def screenshots(request: pytest.FixtureRequest) -> Path:
     for old in folder.glob("*.png"):
         old.unlink()
     return folder
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The video of ``scene.py``."""
+    path = tmp_path_factory.mktemp("scene") / "scene.mp4"
+    write_video(path)
+    return path

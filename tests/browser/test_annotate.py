@@ -17,7 +17,7 @@ from tamdev.sample import ensure_project, sample_clip, wait_for_frames
 
 from tests.browser.conftest import Servers
 from tests.browser.editor import Editor
-from tests.browser.scene import FRAMES, HEIGHT, OBJECTS, WIDTH, Mask, centre, true_mask, write_video
+from tests.browser.scene import FRAMES, HEIGHT, OBJECTS, WIDTH, Mask, centre, true_mask
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -112,13 +112,6 @@ def upload(servers: Servers, tag: str, video: Path) -> tuple[int, int]:
     project = create_project(servers, tag)
     servers.label_studio.upload(project, video)
     return project, wait_for_frames(servers.label_studio, project)
-
-
-@pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("scene") / "scene.mp4"
-    write_video(path)
-    return path
 
 
 def open_with_switches(editor: Editor, project: int, task: int) -> None:

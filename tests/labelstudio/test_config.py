@@ -22,10 +22,10 @@ def test_tags_keys_and_labels_come_from_the_configuration():
         <BrushLabels name="n" toName="b"><Label alias="person" value="Person"/></BrushLabels>
         <Video name="v" value="$movie"/>
       </View>""")
-    point = config.point_control("k")
+    [point] = config.points
     assert point.labels == ("person", "Ball")  # regions hold a label's alias where it has one
-    assert config.mask_control(point, "Ball").name == "m"
-    assert config.mask_control(point, "person").name == "n"
+    assert config.mask_control(point.image, "Ball").name == "m"
+    assert config.mask_control(point.image, "person").name == "n"
     assert config.frames_key(point.image) == "other"
     assert config.frames_key() == "pages"
     assert config.video_key == "movie"
@@ -74,9 +74,14 @@ def test_key_of_the_video(tags, key):
     assert parse_label_config(xml).video_key == key
 
 
-def test_unknown_tag_and_label_are_named():
-    config = parse_label_config(EXAMPLE)
-    with pytest.raises(BadInput, match=r"'nope'.*point"):
-        config.point_control("nope")
+def test_a_label_without_a_mask_tag_is_named():
     with pytest.raises(BadInput, match="'Cat'"):
-        config.mask_control(config.point_control("point"), "Cat")
+        parse_label_config(EXAMPLE).mask_control("image", "Cat")
+
+
+def test_boxes_are_prompts_where_the_tag_is_smart():
+    assert parse_label_config(EXAMPLE).boxes == ()
+    for smart in ('smart="true" smartOnly="true"', ""):  # smart is the editor's default
+        xml = EXAMPLE.replace('name="box" toName="image" smart="false"', f'name="box" toName="image" {smart}')
+        [box] = parse_label_config(xml).boxes
+        assert (box.name, box.type, box.labels) == ("box", "rectanglelabels", ("Object 1", "Object 2"))

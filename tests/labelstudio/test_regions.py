@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tam_backend.labelstudio.config import EXAMPLE, parse_label_config
-from tam_backend.labelstudio.regions import check_regions, echo_point, mask_region
+from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
 from tam_backend.labelstudio.requests import decode_region_mask, parse_asks
 
 CONFIG = parse_label_config(EXAMPLE)
@@ -44,7 +44,7 @@ def point_region(**changes):
 
 def test_echoed_point_keeps_its_id_and_remembers_its_sign():
     [ask] = parse_asks({}, {"result": [point_region()]}, CONFIG, 5)
-    echo = echo_point(ask.points[0])
+    echo = echo_prompt(ask.points[0])
     assert echo["id"] == "p1"
     assert "is_positive" not in echo
     assert "labels" not in echo["value"]
@@ -53,6 +53,22 @@ def test_echoed_point_keeps_its_id_and_remembers_its_sign():
     [again] = parse_asks({}, {"result": [echo]}, CONFIG, 5)
     assert not again.points[0].positive
     assert not again.points[0].new
+
+
+def test_echoed_box_is_an_old_one():
+    config = parse_label_config(EXAMPLE.replace('name="box" toName="image" smart="false"', 'name="box" toName="image"'))
+    value = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 15, "rectanglelabels": ["Object 2"]}
+    region = point_region(id="b1", from_name="box", type="rectanglelabels", value=value)
+    region.pop("is_positive")
+    [ask] = parse_asks({}, {"result": [region]}, config, 5)
+    assert ask.boxes[0].new
+    echo = echo_prompt(ask.boxes[0])
+    assert echo == region | {"meta": {"object": "Object 2", "text": ["around the object"]}}
+    check_regions([echo], config, 5)
+    [again] = parse_asks({}, {"result": [echo]}, config, 5)
+    assert not again.boxes[0].new
+    with pytest.raises(ValueError, match="no such control"):
+        check_regions([echo], CONFIG, 5)
 
 
 @pytest.mark.parametrize(

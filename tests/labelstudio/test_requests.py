@@ -1,25 +1,13 @@
 import copy
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tam_backend.errors import BadInput
 from tam_backend.labelstudio.config import parse_label_config
-from tam_backend.labelstudio.requests import check_size, decode_region_mask, parse_asks
+from tam_backend.labelstudio.requests import check_size, decode_region_mask, made_by_hand
 from tam_backend.masks import encode_bitmask_url, encode_brush_rle
-
-PAYLOADS = Path(__file__).parents[1] / "data" / "payloads"
-
-
-def request_body(name: str) -> dict:
-    return json.loads((PAYLOADS / f"{name}.json").read_text())["body"]
-
-
-def asks_of(body: dict, frames: int = 20):
-    config = parse_label_config(body["label_config"])
-    return parse_asks(body["tasks"][0], body["params"]["context"], config, frames)
+from tests.labelstudio.payloads import asks_of, edit, in_draft, request_body
 
 
 def test_first_click():
@@ -82,22 +70,6 @@ def test_skipped_annotations_do_not_count():
     assert not ask.ours
 
 
-def edit(path: str, value: object):
-    """A change to the first click's request, e.g. edit("value.x", 120)."""
-
-    def apply(body: dict) -> None:
-        target = body["params"]["context"]["result"][0]
-        *parents, last = path.split(".")
-        for name in parents:
-            target = target[name]
-        if value is None:
-            target.pop(last)
-        else:
-            target[last] = value
-
-    return apply
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -158,3 +130,54 @@ def test_region_masks_decode(kind):
         decode_region_mask(region, 8, 8)
     with pytest.raises(BadInput, match="no mask"):
         decode_region_mask(region | {"value": {}}, 6, 8)
+
+
+def without(point: dict) -> dict:
+    """The point as an old one."""
+    return {k: v for k, v in point.items() if k != "is_positive"}
+
+
+@pytest.mark.parametrize("change", [{"from_name": "gone"}, {"value": {"keypointlabels": ["Gone"], "x": 1, "y": 1}}])
+def test_old_points_of_labels_and_tags_that_are_gone_are_not_in_the_way(change):
+    body = request_body("06_predict_interactive_negative")
+    points = body["params"]["context"]["result"]
+    points.insert(0, points[0] | {"id": "old"} | change)
+    [ask] = asks_of(body)
+    assert [(p.frame, p.new) for p in ask.points] == [(3, False), (2, True)]
+    points[0]["is_positive"] = True  # an answer never reached it: still not what the person has just done
+    [ask] = asks_of(body)
+    assert len(ask.points) == 2
+    points.append(points.pop(0))
+    assert len(asks_of(body | {"params": {"context": {"result": [points[0], without(points[-1])]}}})[0].points) == 1
+    with pytest.raises(BadInput, match=r"'Gone'|'gone'"):
+        asks_of(body)
+
+
+def test_an_old_label_without_a_mask_tag_is_not_in_the_way():
+    body = request_body("11_predict_interactive_box_after_point")
+    head, tail = body["label_config"].split("<BrushLabels")
+    body["label_config"] = f"{head}<BrushLabels" + tail.replace('<Label value="A" background="red"/>', "")
+    old, new = body["params"]["context"]["result"]
+    new["value"]["rectanglelabels"] = ["B"]
+    assert [a.label for a in asks_of(body, 8)] == ["B"]
+    old.pop("meta")  # an answer never reached it: still not what the person has just done
+    assert [a.label for a in asks_of(body, 8)] == ["B"]
+    body["params"]["context"]["result"].reverse()
+    with pytest.raises(BadInput, match="the label 'A'"):
+        asks_of(body, 8)
+
+
+@pytest.mark.parametrize("origin", ["manual", "prediction-changed", "prediction"])
+def test_masks_of_the_other_mask_tag_count(origin):
+    """After BrushLabels became BitmaskLabels: a mask of ours has the id that the drawing has, and would replace it."""
+    body = request_body("10_predict_interactive_point_after_box")
+    body["label_config"] = body["label_config"].replace("BrushLabels", "BitmaskLabels")
+    config = parse_label_config(body["label_config"])
+    [drawn] = [r for r in in_draft(body) if r["type"] == "brushlabels" and r["item_index"] == 2]
+    drawn |= {"id": config.masks[0].region_id("A", 2), "origin": origin}
+    [ask] = asks_of(body, 8)
+    by_hand = {("mask", "A", 2)} if origin != "prediction" else set()
+    assert set(ask.by_hand) == {frame for _, _, frame in by_hand}
+    assert (2 in ask.ours) == (origin == "prediction")
+    assert made_by_hand(in_draft(body), config) == by_hand
+    assert decode_region_mask(drawn, 240, 320).any()

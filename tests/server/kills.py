@@ -30,7 +30,12 @@ class Outcome:
     answer: list[Json]
     kills: int
     seconds: float
-    frames_at_kill: list[int] = field(default_factory=list)
+    blobs_at_kill: list[int] = field(default_factory=list)
+
+    @property
+    def masks(self) -> int:
+        """Masks in all predictions."""
+        return sum(r["type"] == "brushlabels" for result in self.predictions.values() for r in result)
 
 
 class Server:
@@ -94,11 +99,19 @@ class Server:
             connection.close()
 
 
-def track(root: Path, video: Path, click: tuple[int, float, float], clip_length: int, kills: int, seed: int) -> Outcome:
+def track(
+    root: Path,
+    video: Path,
+    click: tuple[int, float, float],
+    clip_length: int,
+    kills: int = 0,
+    within: float = 1.0,
+    seed: int = 0,
+) -> Outcome:
     """Upload a video, click once, and wait until every task has its masks.
 
-    click: frame of the video, x and y in percent. kills: SIGKILLs at random moments meanwhile, each followed by a new
-    start. Asserts that no kill loses anything that was stored.
+    click: frame of the video, x and y in percent. kills: SIGKILLs meanwhile, each at a random moment ``within`` so many
+    seconds after the server was ready, and followed by a new start. Asserts that no kill loses what was stored.
     """
     chance = random.Random(seed)
     files = root / "files"
@@ -129,7 +142,7 @@ def track(root: Path, video: Path, click: tuple[int, float, float], clip_length:
         done = 0
         while done < kills or server.unfinished() or len(label_studio.predictions) < len(tasks) - 1:
             if done < kills:
-                time.sleep(chance.uniform(0.0, 1.0) if kills > 1 else 0.5)
+                time.sleep(chance.uniform(0.0, within))
                 server.end(signal.SIGKILL)
                 now = server.blobs()
                 assert stored <= now, f"kill {done}: {len(stored - now)} of {len(stored)} stored blobs are gone"

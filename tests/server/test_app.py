@@ -1,4 +1,4 @@
-"""The routes as Label Studio calls them: captured requests, refusals, and the library's own server."""
+"""The routes as Label Studio calls them: captured requests and refusals."""
 
 import json
 import threading
@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from model import TrackAnything
 from tam_backend.masks import encode_brush_rle
 from tests.server.conftest import Backend, masks_of, point, regions_of
 
@@ -198,30 +197,3 @@ def test_health_and_setup_answer_while_a_propagation_uses_every_core(backend):
         time.sleep(0.02)
     assert slowest["health"] < 1
     assert slowest["setup"] < 3
-
-
-def test_the_class_runs_under_the_librarys_own_server(backend, label_studio, tmp_path, monkeypatch):
-    """label-studio-ml 1.0.9: its server builds the class at /setup and passes context and project settings along."""
-    from label_studio_ml.api import _server, init_app
-
-    import model as model_module
-
-    monkeypatch.setattr(model_module, "shared_service", lambda: backend.service)
-    task = backend.uploaded()
-    init_app(model_class=TrackAnything, model_dir=str(tmp_path / "models"))
-    client = _server.test_client()
-    assert client.get("/health").status_code == 200
-    setup = {
-        "project": "1.2",
-        "schema": backend.config,
-        "hostname": label_studio.url,
-        "access_token": label_studio.TOKEN,
-    }
-    assert client.post("/setup", json=setup).status_code == 200
-    body = backend._request([task | {"drafts": []}], {"result": [point("p1", 4, 20, 24)]})
-    answer = client.post("/predict", json=body)
-    assert answer.status_code == 200
-    [result] = answer.json["results"]
-    expected = regions_of(backend.click(task, point("p1", 4, 20, 24)))
-    assert result["result"] == expected
-    assert client.post("/predict", json=backend._request([task], None)).status_code == 200

@@ -153,6 +153,11 @@ def test_a_draft_left_alone_gets_the_rest(backend, task, label_studio):
     masks = {r["item_index"]: r for r in saved["result"] if r["type"] == "brushlabels"}
     assert sorted(masks) == list(range(FRAMES))
     assert len({r["id"] for r in saved["result"]}) == len(saved["result"])
+    leave(backend)
+    saved["updated_at"] = OLD
+    writes = len([r for r in label_studio.requests if r[0] == "PATCH"])
+    backend.batch(task)
+    assert len([r for r in label_studio.requests if r[0] == "PATCH"]) == writes  # there is nothing to add any more
     expected = decode_region_mask(masks[5], 48, 64)
     assert all(np.array_equal(decode_region_mask(m, 48, 64), expected) for m in masks.values())
 
@@ -294,7 +299,7 @@ def test_nothing_is_followed_when_the_setting_says_so(tmp_path, label_studio):
 
 
 def test_a_label_studio_that_does_not_answer_gets_its_masks_later(backend, task, label_studio, monkeypatch, at_once):
-    monkeypatch.setattr("tam_backend.sessions.jobs._RETRY", (0.05, 0.1))
+    monkeypatch.setattr("tam_backend.sessions.delivering.RETRY", (0.05, 0.1))
     label_studio.failing = True
     backend.click(task, point("p1", 5, 20, 24))
     until(lambda: [v for v in backend.service.jobs.views() if "answered 500" in v.error])
@@ -313,3 +318,24 @@ def test_a_video_that_breaks_in_the_middle_fails_with_a_reason(backend, task):
     [job] = until(lambda: [v for v in backend.service.jobs.views() if v.state is JobState.FAILED])
     assert "log says why" in job.error
     assert job.frames_done == 20
+
+
+def test_tasks_with_predictions_get_the_new_address_of_this_server(clips, label_studio, tmp_path, at_once):
+    """Label Studio does not ask for predictions where there are some, so opening such a task tells us nothing."""
+    backend, tasks = clips
+    backend.click(tasks[1], point("p1", 5, 20, 24))
+    until(lambda: len(predicted(label_studio)) == 4)
+    tracked(backend)
+    backend.service.close()
+    moved = Backend(tmp_path / "data", label_studio, public_url="http://moved.test")
+    try:
+        moved.connect()
+        until(
+            lambda: (
+                {t["data"]["frames"][-1].partition("/frames/")[0] for t in label_studio.tasks.values()}
+                == {"http://moved.test"}
+            )
+        )
+        assert all(len(t["data"]["frames"]) == 10 for t in label_studio.tasks.values())
+    finally:
+        moved.service.close()

@@ -140,6 +140,24 @@ def test_two_objects_have_regions_of_their_own(either):
     assert {r["value"][kind][0] for r in two.values()} == {LABELS[1]}
 
 
+def test_a_mask_that_a_person_gave_to_another_object_is_theirs(either):
+    """The page keeps our id on it, and an answer with that id would replace it."""
+    task = either.uploaded()
+    first = masks_of(either.click(task, point("p1", 4, 20, 24)))
+    given = copy.deepcopy(first[6]) | {"origin": "prediction-changed"}
+    given["value"][given["type"]] = [LABELS[1]]
+    others = [mask for frame, mask in first.items() if frame != 6]
+    old = point("p1", 4, 20, 24, new=False)
+    answer = masks_of(either.click(task, old, point("p2", 5, 30, 24), drafts=saved(old, given, *others)))
+    assert answer[6]["id"] not in {m["id"] for m in first.values()}
+    assert answer[7]["id"] == first[7]["id"]
+    again = masks_of(either.click(task, old, point("p3", 6, 30, 24), drafts=saved(old, given, *answer.values())))
+    assert again[6]["id"] == answer[6]["id"]
+    either.arrived()
+    other = masks_of(either.click(task, point("q1", 4, 50, 30, label=LABELS[1]), drafts=saved(old, given, *others)))
+    assert 6 not in other
+
+
 def test_what_the_page_shows_already_is_not_sent_again(either):
     task = either.uploaded()
     p1 = point("p1", 4, 20, 24)

@@ -17,12 +17,12 @@ def test_random_kills(tmp_path: Path, monkeypatch) -> None:
     scene.write_video(video)
     frame = 70
     click = (frame, *scene.centre("Disc", frame))
-    calm = track(tmp_path / "calm", video, click, 30, kills=0, seed=0)
+    calm = track(tmp_path / "calm", video, click, 30)
     assert len(calm.predictions) == 4
     assert len([r for r in calm.answer if r["type"] == "brushlabels"]) == 30
     killed = track(tmp_path / "killed", video, click, 30, kills=KILLS, seed=11)
     assert killed.kills == KILLS
-    assert killed.frames_at_kill[0] < killed.frames_at_kill[-1]
+    assert killed.blobs_at_kill[0] < killed.blobs_at_kill[-1]
     assert killed.predictions == calm.predictions
     by_frame = {r["id"]: r for r in calm.answer}
     assert {r["id"]: r for r in killed.answer} == by_frame

@@ -26,8 +26,8 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def start(port: int, data_dir: Path, **environ: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tam_backend.cli", "serve", "--port", str(port)]
+def start(port: int, data_dir: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tam_backend.cli", "serve", "--port", str(port), *arguments]
     env = {**os.environ, "TAM_DATA_DIR": str(data_dir), "TAM_ENGINE": "embedded", **environ}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

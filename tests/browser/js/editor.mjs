@@ -48,6 +48,11 @@ export class Editor {
     await this.settled();
   }
 
+  /** Close the task, as someone who goes home does. */
+  async leave() {
+    await this.page.goto("about:blank");
+  }
+
   async reload() {
     await this.page.reload();
     await this.settled();
@@ -86,10 +91,12 @@ export class Editor {
     await this.page.locator(`button.lsf-tool[aria-label="${name}"]:not(.lsf-tool_smart)`).click();
   }
 
-  async choosePointTool() {
+  /** Choose a magenta tool: the only one, or the one with this name on the menu that opens beside the button. */
+  async chooseSmartTool(name) {
     const tools = this.page.locator("button.lsf-tool_smart");
-    if ((await tools.count()) !== 1) throw new Error(`there are ${await tools.count()} magenta tools, not 1`);
-    await tools.click();
+    if ((await tools.count()) === 1) return tools.click();
+    await tools.first().hover();
+    return this.page.locator(`.lsf-toolbar__smart button.lsf-tool[aria-label="${name}"]`).click();
   }
 
   /** Choose a label of the tag with this name, by clicking on it. */
@@ -196,22 +203,34 @@ export class Editor {
   }
 
   /**
-   * Click with the magenta point tool. Ctrl lets the click through masks that are there (BrushLabels only).
+   * Click with the magenta point tool. Ctrl lets the click through masks (BrushLabels only) and boxes that are there.
    * wait: until the answer is there, and return what it held: {status, errors, frames with masks of this label, seconds}.
    */
-  async smartClick(tag, label, x, y, { positive = true, through = false, wait = true } = {}) {
+  smartClick(tag, label, x, y, { positive = true, through = false, wait = true } = {}) {
+    const keys = [...(through ? ["Control"] : []), ...(positive ? [] : ["Alt"])];
+    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys));
+  }
+
+  /** Draw a box with the magenta rectangle tool, from corner to corner; see smartClick. */
+  smartBox(tag, label, from, to, { wait = true } = {}) {
+    const middle = from.map((v, i) => (v + to[i]) / 2);
+    return this._smart("rectangle-tool", tag, label, wait, () => this.stroke([from, middle, to]));
+  }
+
+  async _smart(tool, tag, label, wait, gesture) {
     if (await this.selected()) await this.unselect(); // a selected region would take the label's key
-    await this.choosePointTool();
+    await this.chooseSmartTool(tool); // before the label: choosing a tool drops the labels of other tags
     await this.chooseLabel(tag, label);
     const started = Date.now();
     const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout: 60_000 });
     sent.catch(() => {}); // reported below, where it is awaited
-    await this.click(x, y, [...(through ? ["Control"] : []), ...(positive ? [] : ["Alt"])]);
+    await gesture();
     if (!wait) return null;
     const response = await sent;
     const body = await response.json();
     await this.settled();
-    const masks = (body.data?.result ?? []).filter((r) => !r.type.startsWith("keypoint") && r.value[r.type][0] === label);
+    const masks = (body.data?.result ?? []).filter(
+      (r) => ["brushlabels", "bitmasklabels"].includes(r.type) && r.value[r.type][0] === label);
     return {
       status: response.status(),
       errors: body.errors ?? [],
@@ -239,7 +258,7 @@ export class Editor {
     return this.held;
   }
 
-  /** Select the mask under a point, and return its id. */
+  /** Select the mask or box under a point, and return its id. */
   async selectMask(x, y) {
     await this.chooseTool("move-tool");
     await this.click(x, y);
