@@ -3,13 +3,16 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve demo test test-fast lint
+.PHONY: help install install-torch run serve demo test test-fast lint
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install:  ## install what is missing: .venv for the backend, .venv-ls for Label Studio
 	@$(PYTHON) scripts/dev.py install
+
+install-torch:  ## the same, with PyTorch and SAM for the engine sam-xmem (some GB)
+	@$(PYTHON) scripts/dev.py install --torch
 
 run:  ## Label Studio with a sample video and the backend, connected and ready to click
 	@$(PYTHON) scripts/dev.py run

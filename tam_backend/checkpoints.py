@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tam_backend.download import Progress, download
+from tam_backend.download import PATIENT, Patience, Progress, download
 from tam_backend.errors import BadInput
 from tam_backend.weights import CheckpointError
 
@@ -125,7 +125,12 @@ def verify(checkpoint: Checkpoint, folder: Path, check: Check) -> Verified:
 
 
 def fetch(
-    checkpoint: Checkpoint, folder: Path, check: Check, mirror: str = "", progress: Progress | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    check: Check,
+    mirror: str = "",
+    progress: Progress | None = None,
+    patience: Patience = PATIENT,
 ) -> Verified:
     """The checkpoint in this folder: the file that is there, or else one downloaded from its publisher.
 
@@ -142,7 +147,9 @@ def fetch(
         except CheckpointError as e:
             raise CheckpointError(f"{e}. Delete {path} to have it downloaded anew") from e
     url = f"{mirror.rstrip('/')}/{checkpoint.file}" if mirror else checkpoint.url
-    verified = download(url, path, lambda part: verify_file(checkpoint, part, check, pin), checkpoint.size, progress)
+    verified = download(
+        url, path, lambda part: verify_file(checkpoint, part, check, pin), checkpoint.size, progress, patience
+    )
     return replace(verified, path=path)
 
 

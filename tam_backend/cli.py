@@ -15,6 +15,7 @@ from tam_backend.errors import BadInput, TamError
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
     "serve": "start the backend for Label Studio",
+    "doctor": "see what is installed and whether it works",
     "checkpoints": "list, download and verify the published weights of SAM and XMem",
 }
 

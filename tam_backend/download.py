@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,17 +27,26 @@ T = TypeVar("T")
 #: Called with the bytes that are here and the bytes there will be (None: the server does not say).
 Progress = Callable[[int, int | None], None]
 
-#: Attempts in a row that brought nothing before a download is given up.
-ATTEMPTS = 5
-
 #: Seconds before the second attempt; twice as many before each further one.
 PAUSE = 1.0
 
-TIMEOUT = (15.0, 60.0)
 BLOCK = 1 << 18
 
 #: What a file system should have left beside the file itself.
 SPARE = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """attempts: those in a row that bring nothing before a download is given up. connect: seconds to reach a server.
+    silence: seconds without a byte after which an attempt is broken off."""
+
+    attempts: int = 5
+    connect: float = 15.0
+    silence: float = 60.0
+
+
+PATIENT = Patience()
 
 
 class _Broken(Exception):
@@ -44,7 +54,12 @@ class _Broken(Exception):
 
 
 def download(
-    url: str, path: Path, verify: Callable[[Path], T], size: int | None = None, progress: Progress | None = None
+    url: str,
+    path: Path,
+    verify: Callable[[Path], T],
+    size: int | None = None,
+    progress: Progress | None = None,
+    patience: Patience = PATIENT,
 ) -> T:
     """Download ``url`` to ``path``, which appears in one moment and only if ``verify`` accepts the whole file.
 
@@ -60,7 +75,7 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(part) as file:
-            _fill(url, part, file, size, progress)
+            _fill(url, part, file, size, progress, patience)
             os.fsync(file)
             try:
                 result = verify(part)
@@ -91,35 +106,40 @@ def _exclusive(part: Path) -> Iterator[int]:
                 part.unlink()
 
 
-def _fill(url: str, part: Path, file: int, size: int | None, progress: Progress | None) -> None:
+def _fill(
+    url: str, part: Path, file: int, size: int | None, progress: Progress | None, patience: Patience
+) -> None:
     """Bring the part file to the whole length, in as many attempts as that takes while each brings something."""
     failures = 0
     while True:
         before = os.fstat(file).st_size
         try:
-            _attempt(url, part, file, size, progress)
+            _attempt(url, part, file, size, progress, patience)
             return
         except _Broken as e:
             grown = os.fstat(file).st_size > before
             failures = 1 if grown else failures + 1
-            if failures >= ATTEMPTS:
+            if failures >= patience.attempts:
                 here = os.fstat(file).st_size
                 raise CheckpointError(
-                    f"the download of {url} broke off {ATTEMPTS} times without getting on: {e}. "
+                    f"the download of {url} broke off {failures} times without getting on: {e}. "
                     f"{here} bytes are kept; the same command goes on from there. A site without access can put the "
                     f"file into {part.parent} by hand, as {part.stem}"
                 ) from e
             time.sleep(PAUSE * 2 ** (failures - 1))
 
 
-def _attempt(url: str, part: Path, file: int, size: int | None, progress: Progress | None) -> None:
+def _attempt(
+    url: str, part: Path, file: int, size: int | None, progress: Progress | None, patience: Patience
+) -> None:
     """Ask for what is missing and append it. Raises _Broken if that did not bring the whole rest."""
     have = os.lseek(file, 0, os.SEEK_END)
     if size is not None and have == size:
         return
+    times = (patience.connect, patience.silence)
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        with requests.get(url, headers=headers, stream=True, timeout=times) as response:
             if url.startswith("https:") and not response.url.startswith("https:"):
                 raise CheckpointError(f"{url} leads to {response.url}, which is not encrypted")
             total = _prepare(response, url, file, have, size)

@@ -2,40 +2,101 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from tam_backend.errors import BadInput
+from tam_backend.errors import BadInput, TamError
 from tam_backend.propagators.base import Propagator
 from tam_backend.segmenters.base import Segmenter
+from tam_backend.settings import ENGINES, Settings
+
+log = logging.getLogger(__name__)
+
+
+class EngineUnavailable(TamError):
+    """An engine cannot be used here: something that it needs is not installed."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """name and version: together they change whenever the masks of the same prompts may change."""
+    """name and version: together they change whenever the masks of the same prompts may change.
+
+    detail: what it is made of and where it computes, for people.
+    """
 
     name: str
     version: str
     segmenter: Segmenter
     propagator: Propagator
+    detail: str = ""
 
 
-def _embedded() -> Engine:
+def _embedded(settings: Settings) -> Engine:
     from tam_backend.features import FrameFeatures
     from tam_backend.propagators.embedded import EmbeddedPropagator
     from tam_backend.segmenters.embedded import EmbeddedSegmenter
 
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
-    return Engine("embedded", "1", EmbeddedSegmenter(features), EmbeddedPropagator(features))
+    return Engine("embedded", "1", EmbeddedSegmenter(features), EmbeddedPropagator(features), "no weights, cpu")
+
+
+def _sam_xmem(settings: Settings) -> Engine:
+    from tam_backend.sam_xmem import make_sam_xmem
+
+    return make_sam_xmem(settings)
+
+
+def _auto(settings: Settings) -> Engine:
+    """sam-xmem, else embedded. What is wrong with the settings is not passed over."""
+    try:
+        engine = _sam_xmem(settings)
+    except BadInput:
+        raise
+    except TamError as e:
+        log.warning(
+            "THE ENGINE IS embedded, not sam-xmem: %s. Its masks need corrections more often. TAM_ENGINE=embedded says "
+            "that you want it; TAM_ENGINE=sam-xmem refuses to start without the checkpoints",
+            e,
+        )
+        return _embedded(settings)
+    log.info("the engine is sam-xmem: %s", engine.detail)
+    return engine
 
 
 #: Imports happen inside the makers: nobody pays for an engine that is not used.
-_MAKERS: dict[str, Callable[[], Engine]] = {"embedded": _embedded}
+_MAKERS: dict[str, Callable[[Settings], Engine]] = {"auto": _auto, "embedded": _embedded, "sam-xmem": _sam_xmem}
 
 
-def load_engine(name: str = "embedded") -> Engine:
-    """Make an engine of its own (its features are shared with no other). Raises BadInput for an unknown name."""
+def load_engine(name: str, settings: Settings | None = None) -> Engine:
+    """Make an engine of its own (its features are shared with no other). It stays what it is: no engine is changed for
+    another while it works.
+
+    Raises BadInput for an unknown name or device, and another TamError where what the engine needs cannot be had.
+    """
     maker = _MAKERS.get(name)
     if maker is None:
-        raise BadInput(f"there is no engine {name!r}; known engines: {', '.join(sorted(_MAKERS))}")
-    return maker()
+        raise BadInput(f"there is no engine {name!r}; known engines: {', '.join(ENGINES)}")
+    return maker(settings or Settings())
+
+
+def engine_changed(engine: Engine, folder: Path) -> bool:
+    """Note which engine works on a data directory, and say loudly if it was another one at the last start.
+
+    Returns whether it was.
+    """
+    path = folder / "engine"
+    now = f"{engine.name} {engine.version}"
+    before = path.read_text().strip() if path.is_file() else now
+    if before != now:
+        name = before.partition(" ")[0]
+        same = "its checkpoints or settings are others" if name == engine.name else f"TAM_ENGINE={name} goes back"
+        log.warning(
+            "THE ENGINE HAS CHANGED: it is %s, and was %s at the last start (%s). Masks that are there stay, and "
+            "unfinished background work stops, until somebody clicks on the object again: then the new engine computes "
+            "all of its frames that no person fixed",
+            now, before, same,
+        )  # fmt: skip
+    path.write_text(now + "\n")
+    return before != now

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from tam_backend.errors import BadInput
 
+ENGINES = ("auto", "embedded", "sam-xmem")
+SAM_SIZES = ("vit_b", "vit_l", "vit_h")
+
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
@@ -50,6 +53,21 @@ def _boolean(text: str) -> bool:
     if text.lower() not in known:
         raise ValueError("true or false")
     return known[text.lower()]
+
+
+def _choice(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in names:
+            raise ValueError(f"one of {', '.join(names)}")
+        return text.lower()
+
+    return parse
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text.lower()):
+        raise ValueError("auto, cuda, mps or cpu; cuda:1 is the second GPU")
+    return text.lower()
 
 
 def _hosts(text: str) -> tuple[str, ...]:
@@ -95,7 +113,37 @@ class Settings:
     data_dir: Path = _option(
         Path.home() / ".tam", "TAM_DATA_DIR", Path, "Directory for downloaded videos, frame indexes and the secret."
     )
-    engine: str = _option("embedded", "TAM_ENGINE", str, "Which engine tracks: embedded (no download, CPU).")
+    engine: str = _option(
+        "auto", "TAM_ENGINE", _choice(*ENGINES),
+        "Which engine tracks: embedded (no download, CPU), sam-xmem (SAM and XMem; the server does not start without "
+        "their checkpoints), or auto: sam-xmem where it can be had, else embedded.",
+    )  # fmt: skip
+    sam: str = _option(
+        "auto", "TAM_SAM", _choice("auto", *SAM_SIZES),
+        "Size of SAM: vit_b, vit_l or vit_h. auto: of those that are there the largest with a GPU, else the smallest.",
+    )  # fmt: skip
+    device: str = _option(
+        "auto", "TAM_DEVICE", _device,
+        "Where sam-xmem computes: cuda, cuda:1 and so on, mps or cpu. auto: the first of these that there is.",
+    )  # fmt: skip
+    xmem_short_side: int = _option(
+        480, "TAM_XMEM_SHORT_SIDE", _integer(16, 2160),
+        "XMem sees frames reduced to this short side, in pixels; it was trained at 480. Less is quicker and coarser.",
+    )  # fmt: skip
+    embedding_memory_mb: int = _option(
+        500, "TAM_EMBEDDING_MEMORY_MB", _integer(0, 1_000_000),
+        "Memory for what SAM knows of frames, in MB. A frame takes 2 MB.",
+    )  # fmt: skip
+    embedding_disk_mb: int = _option(
+        4000, "TAM_EMBEDDING_DISK_MB", _integer(0, 100_000_000),
+        "Disk space for the same, in MB: a click on a frame that was clicked before a restart need not encode it "
+        "again. 0: none.",
+    )  # fmt: skip
+    checkpoint_download: bool = _option(
+        False, "TAM_CHECKPOINT_DOWNLOAD", _boolean,
+        "Whether checkpoints that sam-xmem needs and that are not there are downloaded at the start, before the server "
+        "answers (625 MB with vit_b).",
+    )  # fmt: skip
     checkpoint_dir: Path = _option(
         Path("checkpoints"), "TAM_CHECKPOINT_DIR", Path,
         "Directory of the published weights. Files may be put there by hand.",

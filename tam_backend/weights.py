@@ -58,5 +58,6 @@ def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Any], name
             raise CheckpointError(
                 f"{name}: {key} is {got.dtype} {tuple(got.shape)}, it must be {want.dtype} {tuple(want.shape)}"
             )
-        if got.is_floating_point() and not torch.isfinite(got).all():
+        # A sum is finite only where all values are, and it is ten times as quick; one that overflows says nothing.
+        if got.is_floating_point() and not torch.isfinite(got.sum()) and not torch.isfinite(got).all():
             raise CheckpointError(f"{name}: {key} holds values that are not finite; the file is damaged")

@@ -29,7 +29,7 @@ class DiscSegmenter:
         self.radius = radius
         self.calls = 0
 
-    def segment(self, video, frame, prompts) -> Segmentation:
+    def segment(self, video, frame, prompts, prior=None) -> Segmentation:
         self.calls += 1
         rows, columns = np.mgrid[: video.height, : video.width] + 0.5
         mask = np.zeros((video.height, video.width), bool)
@@ -64,6 +64,7 @@ class StillPropagator:
     """The mask stays where it is. ``steps`` records the frames computed; ``before_step`` may slow them down."""
 
     name = "still"
+    state_every = 16
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.steps: list[int] = []
@@ -150,6 +151,8 @@ class FakeLabelStudio:
                 path, _, query = self.path.partition("?")
                 if fake.failing:
                     return self._answer(500, {"detail": "down"})
+                if path == "/health":
+                    return self._answer(200, {"status": "UP"})
                 if self.headers.get("Authorization") != f"Token {fake.TOKEN}":
                     return self._answer(401, {"detail": "Invalid token."})
                 if path.startswith("/data/"):
@@ -164,6 +167,8 @@ class FakeLabelStudio:
                 if path == "/api/tasks":
                     tasks = fake.find(parse_qs(query))
                     return self._answer(200, {"tasks": tasks, "total": len(tasks)})
+                if path == "/api/current-user/whoami":
+                    return self._answer(200, {"id": 1, "email": "owner@example.test"})
                 if path.startswith("/api/projects/"):
                     return self._answer(200, {"id": 1, "label_config": fake.label_config})
                 if path.endswith("/drafts"):

@@ -14,7 +14,13 @@ def test_defaults_and_empty_variables():
 #: Variable -> what it holds, and the option that follows. One line each.
 EXAMPLES = {
     "TAM_DATA_DIR": ("/data", "data_dir", Path("/data")),
-    "TAM_ENGINE": ("e", "engine", "e"),
+    "TAM_ENGINE": ("SAM-XMem", "engine", "sam-xmem"),
+    "TAM_SAM": ("vit_l", "sam", "vit_l"),
+    "TAM_DEVICE": ("CUDA:1", "device", "cuda:1"),
+    "TAM_XMEM_SHORT_SIDE": ("240", "xmem_short_side", 240),
+    "TAM_EMBEDDING_MEMORY_MB": ("13", "embedding_memory_mb", 13),
+    "TAM_EMBEDDING_DISK_MB": ("0", "embedding_disk_mb", 0),
+    "TAM_CHECKPOINT_DOWNLOAD": ("true", "checkpoint_download", True),
     "TAM_CHECKPOINT_DIR": ("/weights", "checkpoint_dir", Path("/weights")),
     "TAM_CHECKPOINT_URL": ("http://mirror/sam/", "checkpoint_url", "http://mirror/sam"),
     "TAM_LABEL_STUDIO_URL": ("http://ls:8080/", "label_studio_url", "http://ls:8080"),
@@ -53,7 +59,9 @@ def test_every_option_is_read_from_its_variable():
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
-        ("TAM_CLIP_LENGTH", "many"), ("TAM_CLIP_LENGTH", "0"), ("TAM_ANSWER_SECONDS", "nan"),
+        ("TAM_ENGINE", "magic"), ("TAM_SAM", "vit_x"), ("TAM_DEVICE", "gpu"), ("TAM_DEVICE", "cpu:1"),
+        ("TAM_XMEM_SHORT_SIDE", "8"), ("TAM_CLIP_LENGTH", "many"), ("TAM_CLIP_LENGTH", "0"),
+        ("TAM_ANSWER_SECONDS", "nan"),
         ("TAM_ANSWER_SECONDS", "100"), ("TAM_FRAME_CAPTION", "maybe"), ("TAM_FRAME_QUALITY", "101"),
         ("TAM_MEDIA_HOSTS", "http://store:9000"), ("TAM_MEDIA_HOSTS", "store/a"), ("TAM_MEDIA_HOSTS", "*.test"),
         ("TAM_MEDIA_HOSTS", "store:0"), ("TAM_MEDIA_HOSTS", "store:x"), ("TAM_MEDIA_HOSTS", "me@store"),

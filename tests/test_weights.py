@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tam_backend.weights import CheckpointError, read_tensors
+from tam_backend.weights import CheckpointError, check_tensors, read_tensors
 
 
 class Harmful:
@@ -51,3 +51,14 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
             read_tensors(tmp_path / name)
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
         read_tensors(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("values", [torch.full((10,), 60000.0, dtype=torch.float16), torch.tensor([3e38, 3e38, -3e38])])
+def test_large_values_are_finite_even_where_their_sum_is_not(values: torch.Tensor) -> None:
+    assert not torch.isfinite(values.cumsum(0)).all()
+    check_tensors({"a": values}, {"a": torch.zeros(len(values))}, "file")
+    for wrong in (float("nan"), float("inf"), float("-inf")):
+        damaged = values.clone()
+        damaged[1] = wrong
+        with pytest.raises(CheckpointError, match="a holds values that are not finite"):
+            check_tensors({"a": damaged}, {"a": torch.zeros(len(values))}, "file")

@@ -111,8 +111,11 @@ _DEVELOPMENT = Layer(
     (("-r", "requirements-dev.txt"),),
     ("requirements.txt", "requirements-torch.txt", "requirements-dev.txt"),
 )
+#: What the engine sam-xmem needs, for those who want it: some GB.
+_TORCH = Layer("torch", (("-r", "requirements-torch.txt"),), ("requirements-torch.txt",))
 _LABEL_STUDIO = Layer("label-studio", (("-r", "requirements-label-studio.txt"),), ("requirements-label-studio.txt",))
 
 BACKEND = Environment(ROOT / ".venv", (_RUNTIME,))
+WITH_TORCH = Environment(ROOT / ".venv", (_RUNTIME, _TORCH))
 DEVELOPMENT = Environment(ROOT / ".venv", (_RUNTIME, _DEVELOPMENT))
 LABEL_STUDIO = Environment(ROOT / ".venv-ls", (_LABEL_STUDIO,))

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from tamdev import DevError, checks, product
-from tamdev.environment import BACKEND, DEVELOPMENT, LABEL_STUDIO
+from tamdev.environment import BACKEND, DEVELOPMENT, LABEL_STUDIO, WITH_TORCH
 
 _COMMANDS = {
     "install": "install what is missing: .venv for the backend, .venv-ls for Label Studio",
@@ -25,6 +25,7 @@ def main() -> int:
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, add_help=name not in ("serve",))
         if name == "install":
+            command.add_argument("--torch", action="store_true", help="also PyTorch and SAM, for the engine sam-xmem")
             command.add_argument("--dev", action="store_true", help="also the tools that the tests need")
     args, further = parser.parse_known_args()
     if further and args.command not in ("serve", "test", "test-fast"):
@@ -42,7 +43,7 @@ def main() -> int:
 def _start(args: argparse.Namespace, further: list[str]) -> int:
     match args.command:
         case "install":
-            (DEVELOPMENT if args.dev else BACKEND).install()
+            (DEVELOPMENT if args.dev else WITH_TORCH if args.torch else BACKEND).install()
             LABEL_STUDIO.install()
             return 0
         case "run":

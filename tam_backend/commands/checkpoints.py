@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tam_backend.checkpoints import CHECKPOINTS, Check, Checkpoint, Verified, fetch, find_checkpoint, verify
+from tam_backend.checkpoints import CHECKPOINTS, Checkpoint, Verified, fetch, find_checkpoint, verify
+from tam_backend.sam_xmem import structure_check
 from tam_backend.settings import Settings
 from tam_backend.weights import CheckpointError
 
@@ -81,7 +82,7 @@ def _download(wanted: list[Checkpoint], folder: Path, mirror: str) -> int:
                 bar.total = total
                 bar.update(here - bar.n)
 
-            verified = fetch(checkpoint, folder, _check(checkpoint), mirror, show)
+            verified = fetch(checkpoint, folder, structure_check(checkpoint), mirror, show)
         _print_verified(checkpoint, verified)
     return 0
 
@@ -93,7 +94,7 @@ def _verify(wanted: list[Checkpoint], folder: Path) -> int:
         print(f"there are no checkpoints in {folder.absolute()}")
     for checkpoint in wanted:
         try:
-            _print_verified(checkpoint, verify(checkpoint, folder, _check(checkpoint)))
+            _print_verified(checkpoint, verify(checkpoint, folder, structure_check(checkpoint)))
         except CheckpointError as e:
             print(f"{checkpoint.name}: WRONG. {e}")
             code = 1
@@ -102,23 +103,6 @@ def _verify(wanted: list[Checkpoint], folder: Path) -> int:
 
 def _print_verified(checkpoint: Checkpoint, verified: Verified) -> None:
     print(f"{checkpoint.name}: good, by {' and '.join(verified.by)}\n  {verified.path}\n  sha256 {verified.sha256}")
-
-
-def _check(checkpoint: Checkpoint) -> Check:
-    """What looks into a file of which no hash is known. It imports PyTorch when it is called, not before."""
-
-    def look(path: Path) -> None:
-        assert checkpoint.structure == "xmem"
-        try:
-            from tam_backend.propagators.xmem import check_xmem
-        except ImportError as e:
-            raise CheckpointError(
-                f"{path.name} can only be judged by its structure, which takes PyTorch: {e}. Install it with: "
-                "pip install -r requirements-torch.txt"
-            ) from e
-        check_xmem(path)
-
-    return look
 
 
 def _megabytes(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from tam_backend.drawing import draw_objects
 from tam_backend.engines import load_engine
 from tam_backend.errors import BadInput, MediaError
 from tam_backend.prompts import FramePrompts
+from tam_backend.settings import Settings
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.tracking.objects import IdMap, ObjectsFrame, track_objects
 from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
@@ -91,7 +93,12 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame to track (default: 0)")
     parser.add_argument("--end", type=int, metavar="FRAME", help="last frame to track (default: the last one)")
-    parser.add_argument("--engine", default="embedded", help="what tracks: embedded (default; CPU, no download)")
+    parser.add_argument(
+        "--engine", metavar="NAME",
+        help="what tracks: embedded (CPU, no download), sam-xmem (needs checkpoints: see `tam checkpoints`), or auto, "
+        "the default: sam-xmem if its checkpoints are there, else embedded. The options TAM_ENGINE, TAM_SAM, "
+        "TAM_DEVICE and others of `tam serve --help` count here as well",
+    )  # fmt: skip
     parser.add_argument("--overlay", action="store_true", help="write overlay.mp4: the video with the masks drawn in")
     parser.add_argument("--force", action="store_true", help="replace files in DIR, and compute everything anew")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -114,12 +121,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Track, write, report. Returns 0, or 130 if Ctrl-C stopped it. Raises TamError."""
+    settings = Settings.from_env(os.environ)
     with contextlib.closing(_open(args.video)) as video:
         frames = _frames(args, len(video))
         prompts = collect_prompts(args.click, args.mask, video, frames)
         naming = Naming(args.from_name, args.to_name, args.region_type, name_objects(prompts, args.label))
         _protect_inputs(args)
-        engine = load_engine(args.engine)
+        engine = load_engine(args.engine or settings.engine, settings)
         if video.warning:
             print(f"tam track: note: {video.warning}", file=sys.stderr)
         described = {
@@ -134,6 +142,12 @@ def run(args: argparse.Namespace) -> int:
             Tracker(engine, video, frames, out.store) as tracker,
             Interruption() as interruption,
         ):
+            if out.other_engine:
+                print(
+                    f"tam track: note: {args.out} has masks of the engine {out.other_engine}; now it is "
+                    f"{described['engine']}, so all masks are computed anew",
+                    file=sys.stderr,
+                )
             focus = (args.click or args.mask)[0].frame
             work = _Work(tracker, prompts, out, interruption, quiet=args.quiet)
             work.track(focus)

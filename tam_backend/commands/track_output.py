@@ -60,6 +60,9 @@ class OutputFolder:
         self.path = path
         self._hidden = path / ".tam"
         known = self._known_run()
+        before = known.get("engine") if known and not force else None
+        #: The engine that made the masks of the run before, if it was another one ("": it was not).
+        self.other_engine = str(before) if before not in (None, run.get("engine")) else ""
         if not force:
             self._refuse_foreign(run, known, pictures)
         try:

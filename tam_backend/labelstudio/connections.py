@@ -180,6 +180,11 @@ class Client:
         """The drafts of a task, of all people, as they are saved at this moment."""
         return self._call("GET", f"/api/tasks/{task_id}/drafts")
 
+    def whoami(self) -> str:
+        """Whose token this is: e-mail address or name."""
+        person = self._call("GET", "/api/current-user/whoami")
+        return str(person.get("email") or person.get("username") or person.get("id"))
+
     def annotation(self, annotation_id: int) -> dict[str, Any]:
         return self._call("GET", f"/api/annotations/{annotation_id}/")
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tam_backend import __version__
-from tam_backend.engines import Engine, load_engine
+from tam_backend.engines import Engine, engine_changed, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.clicks import ClickAnswers
 from tam_backend.labelstudio.clips import ClipFiller, project_of
@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
-        self.engine = engine or load_engine(settings.engine)
+        self.engine = engine or load_engine(settings.engine, settings)
         self.links = FrameLinks(load_secret(settings.data_dir))
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
@@ -71,6 +71,8 @@ class Service:
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock"
         )
+        if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
+            self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
         self._clicks = ClickAnswers(
             objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
             log_of_deliveries, settings.answer_seconds, self.model_version,

@@ -38,7 +38,11 @@ class Propagation(Protocol):
 
 
 class Propagator(Protocol):
+    """state_every: a propagation's state is stored every so many frames, which a killed process repeats at most. A
+    large state of a quick propagator is worth storing less often."""
+
     name: str
+    state_every: int
 
     def begin(
         self,

@@ -47,7 +47,10 @@ def create_app(
     @app.get("/")
     @app.get("/health")
     def health() -> Response:
-        return jsonify(status="UP", model_class=model_class.__name__, engine=service.engine.name)
+        engine = service.engine
+        return jsonify(
+            status="UP", model_class=model_class.__name__, engine=engine.name, engine_version=engine.version
+        )
 
     @app.post("/setup")
     def setup() -> Response:

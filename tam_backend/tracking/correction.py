@@ -33,9 +33,10 @@ def segment_with_prior(
     """Segment a frame whose clicks were made while ``prior`` (HxW bool or None) was on the screen.
 
     Without a prior, or with a box, the prompts speak for themselves. With one, the segmenter is shown the prior by a
-    click of ours at its most interior point, and its answer is taken over just where a click asked for a change: the
-    added piece under a positive click outside the prior, the removed piece under a negative click inside it. So one
-    negative click takes a leak away and one positive click adds a lost arm, and neither redraws the object.
+    click of ours at its most interior point (and the prior itself, for segmenters that take a mask as a prompt), and
+    its answer is taken over just where a click asked for a change: the added piece under a positive click outside the
+    prior, the removed piece under a negative click inside it. So one negative click takes a leak away and one positive
+    click adds a lost arm, and neither redraws the object.
     """
     if prior is None or prompts.box is not None or (prompts.locates and not prior.any()):
         return segmenter.segment(video, frame, prompts)
@@ -50,7 +51,7 @@ def segment_with_prior(
         core &= disc == 0
     ours = interior_point(core)
     if ours is not None:
-        answer = segmenter.segment(video, frame, FramePrompts(clicks=(ours, *prompts.clicks)))
+        answer = segmenter.segment(video, frame, FramePrompts(clicks=(ours, *prompts.clicks)), prior)
     elif prompts.locates:
         answer = segmenter.segment(video, frame, prompts)
     else:  # the negative clicks cover all there was: it goes, and nothing is left to ask the segmenter about

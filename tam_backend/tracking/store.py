@@ -19,6 +19,11 @@ import numpy.typing as npt
 
 from tam_backend.propagators.base import Propagated
 
+#: Bytes up to which a state is deflated.
+_DEFLATED_STATE = 4_000_000
+#: How a file of ``np.savez`` begins; nothing that zlib writes does.
+_ZIP = b"PK"
+
 
 class BlobStore(Protocol):
     """Bytes by key. Thread-safe. A blob may disappear when space is short; a later ``put`` replaces it whole."""
@@ -82,14 +87,19 @@ def unpack_frame(blob: bytes) -> Propagated:
 
 
 def pack_state(frame: int, state: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """The state of a propagation after ``frame`` as a blob."""
+    """The state of a propagation after ``frame`` as a blob.
+
+    Large ones are the floats of a network, which deflate makes 8 % smaller in twenty times the time: they stay as is.
+    """
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"frame": np.int64(frame), **{"state." + name: a for name, a in state.items()}}
     np.savez(buffer, **arrays)
-    return zlib.compress(buffer.getvalue(), 1)
+    content = buffer.getvalue()
+    return zlib.compress(content, 1) if len(content) <= _DEFLATED_STATE else content
 
 
 def unpack_state(blob: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
-    with np.load(io.BytesIO(zlib.decompress(blob)), allow_pickle=False) as arrays:
+    content = blob if blob.startswith(_ZIP) else zlib.decompress(blob)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         state = {name.removeprefix("state."): arrays[name] for name in arrays.files if name != "frame"}
         return int(arrays["frame"]), state

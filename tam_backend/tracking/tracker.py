@@ -22,9 +22,6 @@ from tam_backend.tracking.correction import segment_with_prior
 from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
 from tam_backend.video.base import Reader
 
-#: A propagation's state is stored this often, so that a killed process repeats at most this many frames.
-STATE_EVERY = 16
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anchor:
@@ -243,7 +240,8 @@ class Tracker:
         else:
             result = self._compute(run, frame)
             self._store.put(f"{run.key}/{frame}", pack_frame(result))
-            if run.position % STATE_EVERY == STATE_EVERY - 1:
+            every = self._engine.propagator.state_every
+            if run.position % every == every - 1:
                 self._save(run)
         run.position += 1
         return TrackedFrame(frame, result.soft, result.quality, anchor=False, reused=blob is not None)

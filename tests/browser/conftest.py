@@ -40,7 +40,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with program:
         program.wait_until(lambda: answers(f"{label_studio.url}/health") and label_studio.ready(), 300)
         port = free_port()
-        with start_backend(root / "backend", port, label_studio, account, root / "backend.log") as backend:
+        options = {"TAM_ENGINE": "embedded"}  # whatever checkpoints are there
+        with start_backend(root / "backend", port, label_studio, account, root / "backend.log", options) as backend:
             yield Servers(label_studio, f"http://127.0.0.1:{port}", account)
             sys.stdout.write(f"\nthe backend's last lines:\n{backend.last_lines()}\n")
 

@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The engine that ``tam track`` gets, whatever it asks for."""
     fake = fake_engine()
-    monkeypatch.setattr("tam_backend.commands.track.load_engine", lambda name: fake)
+    monkeypatch.setattr("tam_backend.commands.track.load_engine", lambda name, settings: fake)
     return fake
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import tam_backend.commands.track
 from tam_backend.cli import main
+from tam_backend.settings import Settings
 from tests.tracking.fakes import fake_engine
 
 
-def slow_engine(name: str):
+def slow_engine(name: str, settings: Settings):
     def step(frame: int) -> None:
         Path(os.environ["TAM_TEST_STEP"]).touch()
         time.sleep(float(os.environ["TAM_TEST_SECONDS"]))

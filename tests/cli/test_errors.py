@@ -86,7 +86,7 @@ def given(tmp_path: Path) -> Path:
         ("--click 0,5,5 --start -3", "--start -3: there is no such frame"),
         ("--click 0,5,5 --start 9 --end 3", "--start 9 is after --end 3"),
         ("--click 0,5,5 --start x", "argument --start: invalid int value: 'x'"),
-        ("--click 0,5,5 --engine magic", "there is no engine 'magic'; known engines: embedded"),
+        ("--click 0,5,5 --engine magic", "there is no engine 'magic'; known engines: auto, embedded, sam-xmem"),
         ("--click 0,5,5 --label 2=Dog", "--label 2=Dog: no object 2 is tracked, the objects are 1"),
         ("--click 0,5,5 --label Dog", "'Dog' is not OBJECT=NAME, such as 1=Person"),
         ("--click 0,5,5 --click 0,9,9:2 --label=1=A --label=2=A", "--label: objects 1 and 2 are both called 'A'"),
@@ -256,12 +256,13 @@ def test_tracking_imports_no_web_server_and_no_torch(video, tmp_path):
         "print(sorted(heavy & set(sys.modules))); sys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, "track", video, "--click", "0,17,17", "--out", tmp_path, "--end", "3"],
+        [sys.executable, "-c", program, "track", video, "--click", "0,17,17", "--out", tmp_path, "--end", "3",
+         "--engine", "embedded"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-    )
+    )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "[]"
     assert len(masks_in(tmp_path)) == 4

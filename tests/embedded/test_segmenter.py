@@ -147,8 +147,8 @@ def test_bad_prompts_are_refused_with_a_reason():
 
 
 def test_engines_by_name():
-    engine = load_engine()
+    engine = load_engine("embedded")
     assert (engine.name, engine.segmenter.name, engine.propagator.name) == ("embedded",) * 3
     assert engine.version
-    with pytest.raises(BadInput, match="known engines: embedded"):
+    with pytest.raises(BadInput, match="known engines: auto, embedded, sam-xmem"):
         load_engine("other")

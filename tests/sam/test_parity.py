@@ -1,6 +1,6 @@
 """ViT-B with the same weights gives the same masks as the official code.
 
-Set TAM_PARITY_REPORT to a file name to get the largest error of each array as a table.
+Set TAM_PARITY_REPORT to a file name to have the largest error of each array appended to it, one a line.
 """
 
 from __future__ import annotations

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from segment_anything.modeling import Sam
 
 from tam_backend.devices import DeviceError
 from tam_backend.errors import BadInput
 from tam_backend.prompts import Box, Click, FramePrompts
-from tam_backend.segmenters.sam import Candidates, Predictor, SamSegmenter
+from tam_backend.segmenters.sam import Candidates, EmbeddingCache, Predictor, SamSegmenter
 from tam_backend.segmenters.sam.segmenter import agree
 from tests.array_video import ArrayVideo
 
@@ -86,7 +87,7 @@ def test_other_frames_and_videos_are_encoded_on_their_own(
 
 
 def test_the_embedding_cache_is_bounded_in_bytes(tiny: Sam, video: ArrayVideo) -> None:
-    segmenter = SamSegmenter(tiny, embedding_bytes=2 * (32 * 16 * 16 * 2 + 32 * 4), answer_bytes=0)
+    segmenter = SamSegmenter(tiny, embeddings=EmbeddingCache(2 * (32 * 16 * 16 * 2 + 32 * 4)), answer_bytes=0)
     for frame in (0, 1, 2, 2, 1, 0):
         segmenter.segment(video, frame, FramePrompts(clicks(1)))
     assert len(segmenter.embeddings) == 2
@@ -177,6 +178,29 @@ def test_a_second_click_switches_between_part_and_whole(
     assert (segmenter._predictor.given > 0).any(0).sum() == expected
 
 
+def test_the_mask_that_clicks_correct_is_a_mask_prompt(
+    tiny: Sam, video: ArrayVideo, calls: dict[str, list[Any]]
+) -> None:
+    """SIZE is 48x64 and the encoder's image 256 wide, so a pixel of the frame is one of the low-res logits."""
+    segmenter = SamSegmenter(tiny)
+    prior = np.zeros(SIZE, bool)
+    prior[10:30, 20:50] = True
+    corrected = segmenter.segment(video, 0, FramePrompts(clicks(2)), prior)
+    (labels, low_res, several), (_, fed_back, _) = calls["decode"]
+    assert (labels, several) == ([1], False), "with a mask beside it, one click is not ambiguous"
+    assert low_res.shape == (64, 64)
+    assert np.array_equal(low_res[:48] == 10, prior)
+    assert np.array_equal(low_res == -10, ~np.pad(prior, ((0, 16), (0, 0))))
+    assert not np.array_equal(fed_back, low_res), "further clicks get SAM's own logits"
+    calls["decode"].clear()
+    alone = segmenter.segment(video, 0, FramePrompts(clicks(2)))
+    assert len(calls["decode"]) == 2, "answers with and without that mask are kept apart"
+    assert not np.array_equal(alone.mask, corrected.mask)
+    assert len(calls["encode"]) == 1
+    again = SamSegmenter(tiny).segment(video, 0, FramePrompts(clicks(2)), prior)
+    assert np.array_equal(again.mask, corrected.mask)
+
+
 def test_a_mask_drawn_by_hand_is_the_truth(tiny: Sam, video: ArrayVideo, calls: dict[str, list[Any]]) -> None:
     mask = np.zeros(SIZE, bool)
     mask[3:9, 4:30] = True
@@ -209,9 +233,39 @@ def test_a_full_device_fails_with_advice_and_the_next_frame_works(
 
     with monkeypatch.context() as patch:
         patch.setattr("tam_backend.segmenters.sam.predictor.encode", fail)
-        with pytest.raises(DeviceError, match=r"not enough memory on cpu for SAM to encode a frame\. Choose a smaller"):
+        with pytest.raises(DeviceError, match=r"not enough memory on cpu for SAM to segment a frame\. Choose"):
             segmenter.segment(video, 0, FramePrompts(clicks(1)))
     assert segmenter.segment(video, 0, FramePrompts(clicks(1))).mask.shape == SIZE
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_device_that_has_room_again_is_tried_once_more(
+    tiny: Sam, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    expected = SamSegmenter(tiny).segment(video, 0, FramePrompts(clicks(2)))
+    room: list[bool] = []
+    segmenter = SamSegmenter(tiny, make_room=lambda: room.append(True))
+    encode = Predictor.encode
+
+    def fail_without_room(self: Predictor, frame: Any) -> Any:
+        if not room:
+            raise error
+        return encode(self, frame)
+
+    monkeypatch.setattr(Predictor, "encode", fail_without_room)
+    assert np.array_equal(segmenter.segment(video, 0, FramePrompts(clicks(2))).mask, expected.mask)
+    assert room == [True]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    tiny: Sam, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Predictor, "decode", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        SamSegmenter(tiny).segment(video, 0, FramePrompts(clicks(1)))
 
 
 def test_agree_changes_little_and_only_where_it_must() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from model import TrackAnything
+from tam_backend.engines import Engine
 from tam_backend.labelstudio.config import EXAMPLE
 from tam_backend.labelstudio.service import Service
 from tam_backend.server.app import create_app
@@ -29,15 +30,23 @@ def _close_all() -> Iterator[None]:
 
 
 class Backend:
-    """The application with a fake engine and a fake Label Studio, and the requests that Label Studio would make."""
+    """The application with a fake Label Studio and an engine, a fake one if none is given, and the requests that Label
+    Studio would make."""
 
-    def __init__(self, data_dir: Path, label_studio: FakeLabelStudio, config: str = EXAMPLE, **settings: Any) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        label_studio: FakeLabelStudio,
+        config: str = EXAMPLE,
+        engine: Engine | None = None,
+        **settings: Any,
+    ) -> None:
         self.label_studio = label_studio
         label_studio.label_config = config
         self.config = config
         self.autosave = True
         self.settings = Settings(**{"data_dir": data_dir, "public_url": BASE} | settings)
-        self.engine = fake_engine()
+        self.engine = engine or fake_engine()
         self.service = Service(self.settings, self.engine)
         _opened.append(self)
         self.app = create_app(self.settings, TrackAnything, self.service)

@@ -28,7 +28,7 @@ def free_port() -> int:
 
 def start(port: int, data_dir: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tam_backend.cli", "serve", "--port", str(port), *arguments]
-    env = {**os.environ, "TAM_DATA_DIR": str(data_dir), **environ}
+    env = {**os.environ, "TAM_DATA_DIR": str(data_dir), "TAM_ENGINE": "embedded", **environ}
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in a shell's background it is ignored
     try:
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

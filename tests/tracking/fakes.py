@@ -22,6 +22,9 @@ relaxed = settings(deadline=None)
 
 HEIGHT, WIDTH = 24, 32
 
+#: How often the fake propagator's state is stored.
+STATE_EVERY = 16
+
 #: Pixels that everything moves to the right from one frame to the next.
 MOTION = 1
 
@@ -81,7 +84,7 @@ class DiscSegmenter:
     def __init__(self) -> None:
         self.asked: list[tuple[int, FramePrompts]] = []
 
-    def segment(self, video: Any, frame: int, prompts: FramePrompts) -> Segmentation:
+    def segment(self, video: Any, frame: int, prompts: FramePrompts, prior: Mask | None = None) -> Segmentation:
         assert prompts.locates, "a segmenter is never asked without knowing where the object is"
         video[frame]
         self.asked.append((frame, prompts))
@@ -133,6 +136,7 @@ class ShiftPropagator:
     """``steps`` records the frames computed, ``begins`` where propagations began and whether from a state."""
 
     name = "shift"
+    state_every = STATE_EVERY
 
     def __init__(self) -> None:
         self.steps: list[int] = []

@@ -34,9 +34,11 @@ class RegionSegmenter:
 
     def __init__(self) -> None:
         self.asked: list[FramePrompts] = []
+        self.priors: list[Mask | None] = []
 
-    def segment(self, video: Any, frame: int, prompts: FramePrompts) -> Segmentation:
+    def segment(self, video: Any, frame: int, prompts: FramePrompts, prior: Mask | None = None) -> Segmentation:
         self.asked.append(prompts)
+        self.priors.append(prior)
         picture = video[frame][..., 0]
         mask = np.zeros(picture.shape, bool)
         for positive in (True, False):
@@ -82,6 +84,15 @@ def test_clicks_that_agree_with_the_mask_leave_it_as_it_is():
     edited = segment_with_prior(segmenter, VIDEO, 0, prompts, REGIONS[BODY])
     assert np.array_equal(edited.mask, REGIONS[BODY])
     assert segmenter.asked == []
+
+
+def test_the_segmenter_gets_the_mask_that_is_corrected_and_only_then():
+    segmenter = RegionSegmenter()
+    segment_with_prior(segmenter, VIDEO, 0, FramePrompts(clicks=(Click(38, 20),)), REGIONS[BODY])
+    segment_with_prior(segmenter, VIDEO, 0, FramePrompts(clicks=(Click(38, 20),)), None)
+    shown, nothing = segmenter.priors
+    assert np.array_equal(shown, REGIONS[BODY])
+    assert nothing is None
 
 
 def test_the_segmenter_is_shown_the_mask_by_a_click_away_from_the_negative_ones():

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tam_backend.errors import MediaError
 from tam_backend.prompts import Mask
 from tam_backend.tracking.store import MemoryStore, unpack_state
-from tam_backend.tracking.tracker import STATE_EVERY, Tracker
+from tam_backend.tracking.tracker import Tracker
 from tests.tracking.fakes import (
+    STATE_EVERY,
     DictStore,
     by_frame,
     clicked,

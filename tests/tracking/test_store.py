@@ -155,3 +155,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         write_atomically(tmp_path / "folder", b"new")
     assert path.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_large_states_are_stored_as_they_are_and_come_back_bit_for_bit():
+    values = np.random.default_rng(0).standard_normal(1_500_000).astype(np.float32)
+    values[:3] = (-0.0, np.inf, np.nan)
+    blob = pack_state(7, {"values": values, "flags": np.array([True, False])})
+    assert len(blob) < values.nbytes + 2000
+    frame, state = unpack_state(blob)
+    assert frame == 7
+    assert state["values"].tobytes() == values.tobytes()
+    assert state["flags"].tolist() == [True, False]
+    small = pack_state(7, {"values": np.zeros(10_000, np.float32)})
+    assert len(small) < 1000, "deflated"

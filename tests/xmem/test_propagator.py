@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tam_backend.devices import DeviceError
+from tam_backend.engines import Engine
 from tam_backend.errors import BadInput
-from tam_backend.prompts import Mask
+from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.propagators.xmem import InputSize, XMem, XMemPropagator
 from tam_backend.propagators.xmem.frames import to_input, to_plane, to_soft
+from tam_backend.tracking.filestore import FileStore
 from tam_backend.tracking.store import pack_state, unpack_state
+from tam_backend.tracking.tracker import Anchor, Tracker
 from tests.array_video import ArrayVideo
 from tests.parity import arrays, image
 
@@ -85,6 +92,33 @@ def test_a_propagation_that_was_interrupted_goes_on_bit_for_bit_alike(network: X
         result = again.step(frame)
         assert np.array_equal(result.soft, before.soft)
         assert result.quality == before.quality
+
+
+def test_a_tracker_that_is_stopped_goes_on_byte_for_byte_alike(
+    network: XMem, video: ArrayVideo, tmp_path: Path
+) -> None:
+    """Through files, at every fifth frame, with a propagator of its own each time."""
+    anchors = {4: Anchor(FramePrompts(mask=mask_of(1, 4))), 20: Anchor(FramePrompts(mask=mask_of(1, 20)))}
+
+    def tracker(store: FileStore) -> Tracker:
+        engine = Engine("test", "1", segmenter=None, propagator=XMemPropagator(network, CONFIG))  # type: ignore[arg-type]
+        return Tracker(engine, video, range(26), store)
+
+    with tracker(FileStore(tmp_path / "whole")) as whole:
+        expected = {t.frame: (t.soft.tobytes(), t.quality) for t in whole.track(anchors, 4)}
+    store = FileStore(tmp_path / "parts")
+    for stop in (5, 10, 15, 20, 26):
+        with tracker(store) as part:
+            frames = part.track(anchors, 4)
+            found = {t.frame: (t.soft.tobytes(), t.quality) for t in itertools.islice(frames, stop)}
+            frames.close()
+    assert found == expected
+
+
+def test_a_quick_device_stores_its_state_less_often(network: XMem, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert XMemPropagator(network).state_every == 16
+    monkeypatch.setattr(XMem, "device", torch.device("cuda"))
+    assert XMemPropagator(network, amp=False).state_every == 64
 
 
 def test_the_other_anchor_is_permanent_memory(network: XMem, video: ArrayVideo) -> None:
@@ -206,6 +240,25 @@ def test_out_of_memory_is_answered_with_a_smaller_size(
     assert propagation.state()["size"].tolist() == [68, 113]
 
 
+def test_out_of_memory_after_the_step_itself(
+    network: XMem, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the probabilities are enlarged to the frame, the core has moved on already."""
+    small = XMemPropagator(network, CONFIG, InputSize(short_side=68)).begin(video, {4: mask_of(1, 4)}, 4)
+    expected = [small.step(frame).soft for frame in (3, 2)]
+    errors = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def fail_once(*args: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return to_soft(*args)
+
+    monkeypatch.setattr("tam_backend.propagators.xmem.propagator.to_soft", fail_once)
+    propagation = XMemPropagator(network, CONFIG).begin(video, {4: mask_of(1, 4)}, 4)
+    for frame, soft in zip((3, 2), expected, strict=True):
+        assert np.array_equal(propagation.step(frame).soft, soft)
+
+
 def test_a_smaller_size_survives_a_resume(network: XMem, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         Failing(patch, MemoryError(), after=1, times=1)
@@ -226,7 +279,7 @@ def test_a_device_that_is_full_for_good_fails_with_advice(
         Failing(patch, MemoryError(), after=0, times=2)
         propagator = XMemPropagator(network, CONFIG)
         propagation = propagator.begin(video, {0: mask_of(1, 0)}, 0)
-        with pytest.raises(DeviceError, match=r"even at 113x68\. Choose a smaller size"):
+        with pytest.raises(DeviceError, match=r"even at 113x68\. Choose a smaller size \(TAM_XMEM_SHORT_SIDE\)"):
             propagation.step(1)
         assert propagator.frames.nbytes == 0
     assert propagator.begin(video, {0: mask_of(1, 0)}, 0).step(1).soft.shape == (96, 160)  # others live on

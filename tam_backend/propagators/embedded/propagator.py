@@ -50,6 +50,7 @@ FOUND_SOFT = 220
 
 class EmbeddedPropagator:
     name = "embedded"
+    state_every = 16
 
     def __init__(self, features: FrameFeatures | None = None) -> None:
         self.features = features if features is not None else FrameFeatures()

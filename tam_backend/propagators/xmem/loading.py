@@ -27,7 +27,9 @@ def load_xmem(path: Path, device: torch.device | None = None) -> XMem:
 
     Raises CheckpointError if there is no such file or if it is not a checkpoint of this network.
     """
-    state = check_xmem(path)
-    network = XMem()
-    network.load_state_dict(state)
+    state = {n: t.float() if t.is_floating_point() else t for n, t in check_xmem(path).items()}
+    with torch.device("meta"):  # weights of chance, to be replaced at once, take two seconds to make
+        network = XMem()
+    network.load_state_dict(state, assign=True)
+    network = network.to(memory_format=torch.channels_last)
     return network if device is None else network.to(device)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,15 @@ from tam_backend.video.base import Reader
 #: Enough for eight frames of 854x480. Objects and directions visit the same frames shortly after each other.
 CACHE_BYTES = 512 * 1024 * 1024
 
+#: How often a state is stored. With a GPU, storing 35 MB takes as long as computing some frames.
+STATE_EVERY, STATE_EVERY_ON_GPU = 16, 64
+
 #: A retry after memory ran out sees half the pixels.
 RETRY_AREA = 0.5
 
 LABEL = 1
+
+T = TypeVar("T")
 
 
 class XMemPropagator:
@@ -50,6 +55,7 @@ class XMemPropagator:
         self.config = XMemConfig.of(config or {})
         self.size = size or InputSize()
         self.amp = network.device.type == "cuda" if amp is None else amp
+        self.state_every = STATE_EVERY if network.device.type == "cpu" else STATE_EVERY_ON_GPU
         self.frames = FeatureStore(cache_bytes)
 
     def begin(
@@ -87,7 +93,7 @@ class XMemPropagation:
         if self._absent:  # there is nothing to look for, and nothing to compute
             return
         if state is None:
-            self._guarded(start)
+            self._guarded(lambda: self._go_to(start))
             return
         self._origin = int(state["origin"])
         self._size = (int(state["size"][0]), int(state["size"][1]))
@@ -101,13 +107,9 @@ class XMemPropagation:
         if self._absent:
             self._last = frame
             return Propagated(np.zeros((self._video.height, self._video.width), np.uint8), 1.0)
-        probability = self._guarded(frame)
+        result = self._guarded(lambda: self._result(self._go_to(frame)))
         self._last = frame
-        inside = probability >= 0.5
-        certainty = (2 * probability - 1).abs()
-        quality = certainty[inside].mean() if inside.any() else certainty.min()
-        soft = to_soft(probability, (self._video.height, self._video.width))
-        return Propagated(soft, float(quality))
+        return result
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         """Bit-exact on CPU. At 854x480 about 3.5 MB for every frame in working memory and 2.5 KB for every element of
@@ -121,10 +123,10 @@ class XMemPropagation:
             arrays |= {f"core.{name}": array for name, array in self._core.state().items()}
         return arrays
 
-    def _guarded(self, frame: int) -> Tensor:
-        """Probability of the object on a frame, hxw at the network's size; at a smaller size if memory runs out."""
+    def _guarded(self, compute: Callable[[], T]) -> T:
+        """What ``compute`` returns; at a smaller size if memory runs out."""
         try:
-            return self._go_to(frame)
+            return compute()
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
@@ -133,7 +135,7 @@ class XMemPropagation:
         if not self._reduced:
             self._reduced, self._size = True, _smaller(self._size)
             try:
-                return self._go_to(frame)
+                return compute()
             except (RuntimeError, MemoryError) as e:
                 if not out_of_memory(e):
                     raise
@@ -141,11 +143,12 @@ class XMemPropagation:
         height, width = self._size
         raise DeviceError(
             f"not enough memory on {self._propagator.network.device} for this video, even at {width}x{height}. "
-            "Choose a smaller size, end other programs that use the device, or run on cpu"
+            "Choose a smaller size (TAM_XMEM_SHORT_SIDE), end other programs that use the device, or set TAM_DEVICE=cpu"
         )
 
     def _go_to(self, frame: int) -> Tensor:
-        """Step to a frame; with nothing in memory (any more), all the way from the anchor."""
+        """Step to a frame; with nothing in memory (any more), all the way from the anchor. Returns the probability of
+        the object there, hxw at the network's size."""
         if self._core is None:
             core = self._new_core()
             core.set_all_labels([LABEL])
@@ -157,6 +160,12 @@ class XMemPropagation:
             if frame == self._origin:
                 return probability
         return self._advance(self._core, frame)
+
+    def _result(self, probability: Tensor) -> Propagated:
+        inside = probability >= 0.5
+        certainty = (2 * probability - 1).abs()
+        quality = certainty[inside].mean() if inside.any() else certainty.min()
+        return Propagated(to_soft(probability, (self._video.height, self._video.width)), float(quality))
 
     def _enter(self, core: XMemCore) -> Tensor:
         """Give the core its anchors; returns the mask of the first one as the core sees it."""

@@ -79,7 +79,7 @@ class EmbeddedSegmenter:
     def __init__(self, features: FrameFeatures | None = None) -> None:
         self.features = features if features is not None else FrameFeatures()
 
-    def segment(self, video: Reader, frame: int, prompts: FramePrompts) -> Segmentation:
+    def segment(self, video: Reader, frame: int, prompts: FramePrompts, prior: Mask | None = None) -> Segmentation:
         prompts.validate(video.height, video.width)
         if not prompts.locates:
             raise BadInput("nothing says where the object is: give at least one positive click, a box or a mask")

@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from tam_backend.prompts import Mask
 from tam_backend.segmenters.sam.encoder import encode
 from tam_backend.video.base import Frame
 
@@ -28,6 +30,9 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 #: Low-res logits have a quarter of the image size, and so has the encoder's input after two upsamplings.
 LOW_RES_STRIDE = 4
+
+#: Logit of a mask prompt made from a mask. SAM was trained with its own earlier logits, which are about so large.
+SURE = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,6 +167,15 @@ class Predictor:
         large = F.interpolate(part, scale_factor=LOW_RES_STRIDE, mode="bilinear", align_corners=False)
         large = F.interpolate(large[..., :height, :width], frame, mode="bilinear", align_corners=False)
         return large[0].cpu().numpy()
+
+    def mask_prompt(self, mask: Mask) -> Floats:
+        """HxW bool -> lxl logits for ``decode``, as sure as SAM's own are; what is beyond the frame is background."""
+        height, width = (-(-side // LOW_RES_STRIDE) for side in self.input_shape((mask.shape[0], mask.shape[1])))
+        share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        size = self.image_size // LOW_RES_STRIDE
+        logits = np.full((size, size), -SURE, np.float32)
+        logits[:height, :width] = SURE * (2 * share - 1)
+        return logits
 
     def _tensor(self, values: npt.ArrayLike | None) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=self.device)

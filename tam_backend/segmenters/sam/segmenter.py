@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,11 +16,9 @@ from tam_backend.errors import BadInput
 from tam_backend.features import FeatureStore
 from tam_backend.prompts import Click, FramePrompts, Mask
 from tam_backend.segmenters.base import Segmentation
+from tam_backend.segmenters.sam.embeddings import EmbeddingCache
 from tam_backend.segmenters.sam.predictor import LOW_RES_STRIDE, Candidates, Embedding, Floats, Predictor
 from tam_backend.video.base import Reader
-
-#: Enough for the embeddings of about 250 frames.
-EMBEDDING_BYTES = 512 * 1024 * 1024
 
 #: Enough for about 80 answers of three candidates.
 ANSWER_BYTES = 64 * 1024 * 1024
@@ -37,7 +35,11 @@ class SamSegmenter:
     Prompts are answered one after the other, as they were made: each answer's low-res logits are the mask prompt of the
     next. One click alone is ambiguous, so SAM proposes three masks, from part to whole, and the one that it trusts most
     is taken; a second click that does not agree with that one, but with another of the three, switches to the other.
-    From then on SAM gives a single mask. Answers are cached, but follow from the prompts alone.
+    From then on SAM gives a single mask. A mask that the clicks correct is the mask prompt of the first of them, which
+    then is not ambiguous. Answers are cached, but follow from the prompts alone.
+
+    When the device's memory runs out, what can be computed again is let go of and the frame is tried once more; SAM
+    knows no smaller input. DeviceError if that is not enough.
     """
 
     name = "sam"
@@ -46,57 +48,70 @@ class SamSegmenter:
         self,
         sam: Sam,
         amp: bool | None = None,
-        embedding_bytes: int = EMBEDDING_BYTES,
+        embeddings: EmbeddingCache | None = None,
         answer_bytes: int = ANSWER_BYTES,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """amp: mixed precision on CUDA (None: yes); it has no effect on other devices."""
+        """amp: mixed precision on CUDA (None: yes); it has no effect on other devices. make_room: called when the
+        device is full, to free what others hold there."""
         self._predictor = Predictor(sam, amp=amp is not False)
-        #: Its ``misses`` are the frames that were encoded, its ``hits`` those that need not be.
-        self.embeddings = FeatureStore(embedding_bytes)
+        #: Its ``misses`` are the frames that were encoded.
+        self.embeddings = embeddings if embeddings is not None else EmbeddingCache()
         self._answers = FeatureStore(answer_bytes)
         self._encoding = threading.Lock()
+        self._make_room = make_room
 
-    def segment(self, video: Reader, frame: int, prompts: FramePrompts) -> Segmentation:
+    def segment(self, video: Reader, frame: int, prompts: FramePrompts, prior: Mask | None = None) -> Segmentation:
         """See ``Segmenter``. The score is SAM's own guess at the intersection over union with the right mask.
 
-        Raises DeviceError if the device has not enough memory to encode a frame.
+        Raises DeviceError if the device has not enough memory for a frame.
         """
         prompts.validate(video.height, video.width)
         if prompts.mask is not None:
             return Segmentation(prompts.mask, 1.0)
         if not prompts.locates:
             raise BadInput("negative clicks alone do not say where the object is; give a positive click or a box")
-        answer = self._answer(video, frame, prompts)
-        best = self._choose(answer, prompts.clicks, (video.height, video.width))
-        logits = self._predictor.enlarge(answer.low_res[best : best + 1], (video.height, video.width))[0]
+        device = self._predictor.device
+        for _ in range(2):
+            try:
+                return self._segment(video, frame, prompts, prior)
+            except (RuntimeError, MemoryError) as e:
+                if not out_of_memory(e):
+                    raise
+            # outside the except clause, so that the error does not keep the failed pass's tensors alive
+            self._make_room()
+            release_memory(device)
+        raise DeviceError(
+            f"not enough memory on {device} for SAM to segment a frame. Choose a smaller SAM (TAM_SAM=vit_b), end "
+            "other programs that use the device, or set TAM_DEVICE=cpu"
+        )
+
+    def _segment(self, video: Reader, frame: int, prompts: FramePrompts, prior: Mask | None) -> Segmentation:
+        size = (video.height, video.width)
+        answer = self._answer(video, frame, prompts, _Prior.of(prior))
+        best = self._choose(answer, prompts.clicks, size)
+        logits = self._predictor.enlarge(answer.low_res[best : best + 1], size)[0]
         mask = agree(logits > 0, prompts.clicks)
         return Segmentation(mask, float(np.clip(answer.iou[best], 0, 1)))
 
     def _embedding(self, video: Reader, frame: int) -> Embedding:
         def encode() -> Embedding:
             with self._encoding:  # the global attention of two frames at once would take twice the memory
-                try:
-                    return self._predictor.encode(video[frame])
-                except (RuntimeError, MemoryError) as e:
-                    if not out_of_memory(e):
-                        raise
-            release_memory(self._predictor.device)
-            raise DeviceError(
-                f"not enough memory on {self._predictor.device} for SAM to encode a frame. Choose a smaller SAM "
-                "(vit_b), end other programs that use the device, or run on cpu"
-            )
+                return self._predictor.encode(video[frame])
 
-        return self.embeddings.get((video.key, frame), encode)
+        return self.embeddings.get(video.key, frame, encode)
 
-    def _answer(self, video: Reader, frame: int, prompts: FramePrompts) -> Candidates:
+    def _answer(self, video: Reader, frame: int, prompts: FramePrompts, prior: _Prior) -> Candidates:
         size = (video.height, video.width)
 
         def decode() -> Candidates:
             before = replace(prompts, clicks=prompts.clicks[:-1])
             low_res = None
             if prompts.clicks and before.locates:
-                earlier = self._answer(video, frame, before)
+                earlier = self._answer(video, frame, before, prior)
                 low_res = earlier.low_res[self._choose(earlier, prompts.clicks, size)]
+            elif prior.mask is not None:
+                low_res = self._predictor.mask_prompt(prior.mask)
             # From pixel edges to the package's convention, in which the encoder's image has its pixel centres at whole
             # numbers (it adds 0.5 there).
             shift = 0.5 / self._predictor.scale(size)
@@ -108,10 +123,10 @@ class SamSegmenter:
                 [int(c.positive) for c in prompts.clicks] or None,
                 None if box is None else [v - shift for v in (box.left, box.top, box.right, box.bottom)],
                 low_res,
-                several=box is None and len(prompts.clicks) == 1,
+                several=box is None and low_res is None and len(prompts.clicks) == 1,
             )
 
-        return self._answers.get((video.key, frame, prompts.digest()), decode)
+        return self._answers.get((video.key, frame, prompts.digest(), prior.digest), decode)
 
     def _choose(self, answer: Candidates, clicks: Sequence[Click], frame: tuple[int, int]) -> int:
         """The candidate that agrees with most clicks, and of those the one that SAM trusts most."""
@@ -120,6 +135,18 @@ class SamSegmenter:
         positive = np.array([c.positive for c in clicks], bool)
         agreeing = [int(((_sample(logits, at) > 0) == positive).sum()) for logits in answer.low_res]
         return max(range(len(agreeing)), key=lambda i: (agreeing[i], float(answer.iou[i])))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prior:
+    """The mask that clicks correct, with a name for its content."""
+
+    mask: Mask | None
+    digest: str
+
+    @classmethod
+    def of(cls, mask: Mask | None) -> _Prior:
+        return cls(mask, "" if mask is None else FramePrompts(mask=mask).digest())
 
 
 def _sample(logits: Floats, at: npt.NDArray[np.float32]) -> Floats:
