@@ -106,9 +106,7 @@ def _exclusive(part: Path) -> Iterator[int]:
                 part.unlink()
 
 
-def _fill(
-    url: str, part: Path, file: int, size: int | None, progress: Progress | None, patience: Patience
-) -> None:
+def _fill(url: str, part: Path, file: int, size: int | None, progress: Progress | None, patience: Patience) -> None:
     """Bring the part file to the whole length, in as many attempts as that takes while each brings something."""
     failures = 0
     while True:
@@ -129,9 +127,7 @@ def _fill(
             time.sleep(PAUSE * 2 ** (failures - 1))
 
 
-def _attempt(
-    url: str, part: Path, file: int, size: int | None, progress: Progress | None, patience: Patience
-) -> None:
+def _attempt(url: str, part: Path, file: int, size: int | None, progress: Progress | None, patience: Patience) -> None:
     """Ask for what is missing and append it. Raises _Broken if that did not bring the whole rest."""
     have = os.lseek(file, 0, os.SEEK_END)
     if size is not None and have == size:

@@ -48,9 +48,7 @@ def create_app(
     @app.get("/health")
     def health() -> Response:
         engine = service.engine
-        return jsonify(
-            status="UP", model_class=model_class.__name__, engine=engine.name, engine_version=engine.version
-        )
+        return jsonify(status="UP", model_class=model_class.__name__, engine=engine.name, engine_version=engine.version)
 
     @app.post("/setup")
     def setup() -> Response:

@@ -261,7 +261,7 @@ class Tracker:
     def _begin(self, run: _Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""
         propagator, reader = self._engine.propagator, self._readers[direction]
-        blob = self._store.get(f"{run.key}/state/{direction}")
+        blob = self._store.get(f"{run.key}/state2/{direction}")
         if blob is not None:
             run.saved, state = unpack_state(blob)
             if (frame - run.saved) * direction > 0:
@@ -275,7 +275,7 @@ class Tracker:
         direction = run.frames.step
         known = run.origin if run.saved is None else run.saved
         if run.propagation is not None and (run.at - known) * direction > 0:
-            self._store.put(f"{run.key}/state/{direction}", pack_state(run.at, run.propagation.state()))
+            self._store.put(f"{run.key}/state2/{direction}", pack_state(run.at, run.propagation.state()))
             run.saved = run.at
 
 

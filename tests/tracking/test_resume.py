@@ -138,7 +138,7 @@ def test_a_frame_that_was_lost_early_on_does_not_cost_the_state_from_farther_on(
         frames = tracker.track(anchors, 0)
         list(itertools.islice(frames, 4))
         frames.close()
-    [state] = [b for k, b in store.blobs.items() if "/state/" in k]
+    [state] = [b for k, b in store.blobs.items() if "/state2/" in k]
     assert unpack_state(state)[0] == 40
     engine.propagator.steps.clear()
     run(VIDEO, anchors, 0, store, engine)

@@ -240,9 +240,7 @@ def test_out_of_memory_is_answered_with_a_smaller_size(
     assert propagation.state()["size"].tolist() == [68, 113]
 
 
-def test_out_of_memory_after_the_step_itself(
-    network: XMem, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_after_the_step_itself(network: XMem, video: ArrayVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the probabilities are enlarged to the frame, the core has moved on already."""
     small = XMemPropagator(network, CONFIG, InputSize(short_side=68)).begin(video, {4: mask_of(1, 4)}, 4)
     expected = [small.step(frame).soft for frame in (3, 2)]
