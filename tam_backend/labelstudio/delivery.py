@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -80,6 +82,8 @@ class Deliveries:
         self._inherited = inherited
         self._follow_frames = follow_frames
         self._model_version = model_version
+        # An opening and a job may want to complete one draft at the same moment.
+        self._writing: defaultdict[Work, threading.Lock] = defaultdict(threading.Lock)
 
     # ---- what background jobs need
 
@@ -242,6 +246,12 @@ class Deliveries:
         self, draft: Json, work: Work, clip: Clip, config: LabelConfig, client: Client, left_alone: float
     ) -> bool:
         """Put finished masks into a draft. Returns whether it has to wait, because someone may be working on it."""
+        with self._writing[work]:
+            return self._complete_alone(draft, work, clip, config, client, left_alone)
+
+    def _complete_alone(
+        self, draft: Json, work: Work, clip: Clip, config: LabelConfig, client: Client, left_alone: float
+    ) -> bool:
         seen = {"drafts": [draft]}
         prompts = [r for r in draft["result"] if r.get("type") in PROMPT_TYPES]
         asks = parse_asks(seen, {"result": prompts}, config, len(clip.frames))

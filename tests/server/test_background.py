@@ -154,7 +154,7 @@ def test_a_draft_left_alone_gets_the_rest(backend, task, label_studio):
     assert sorted(masks) == list(range(FRAMES))
     assert len({r["id"] for r in saved["result"]}) == len(saved["result"])
     leave(backend)
-    saved["updated_at"] = OLD
+    saved["updated_at"] = "2026-01-01T00:01:00Z"  # and left alone again
     writes = len([r for r in label_studio.requests if r[0] == "PATCH"])
     backend.batch(task)
     assert len([r for r in label_studio.requests if r[0] == "PATCH"]) == writes  # there is nothing to add any more
