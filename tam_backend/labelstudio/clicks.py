@@ -101,7 +101,7 @@ class ClickAnswers:
     ) -> Json:
         frames = len(clip.frames)
         self._forget_dropped(work, asks)
-        subject = frozenset((a.mask_control.name, a.label) for a in asks)
+        subject = frozenset(a.object for a in asks)
         ids = frozenset[str]().union(*(a.ids for a in asks))
         ticket = Ticket(work, subject, ids, asks[0].draft, asks)
         siblings = self._pending.begin(ticket)
@@ -156,7 +156,7 @@ class ClickAnswers:
         missing = False
         for ask in asks:
             for kind in {p.region["type"] for p in ask.prompts if not p.merged}:
-                missing |= self._unsaved.note((work, ask.mask_control.name, ask.label), kind, ask.saved)
+                missing |= self._unsaved.note((work, *ask.object), kind, ask.saved)
         return missing
 
     def _record(self, work: Work, asks: list[Ask], marker: str, regions: list[Json]) -> None:
@@ -169,7 +169,7 @@ class ClickAnswers:
 
     def _others(self, ticket: Ticket[Ask], task: Json, work: Work, config: LabelConfig, frames: int) -> list[Ask]:
         """The person's other objects, as their draft has them: masks of those may have been finished since."""
-        mine = {(a.mask_control.name, a.label) for a in ticket.work}
+        mine = {a.object for a in ticket.work}
         prompts = [
             region
             for draft in task.get("drafts") or []
@@ -184,7 +184,7 @@ class ClickAnswers:
         # A draft that lags behind the page would bring masks of fewer prompts than the page has.
         tracks = self._tracks.of_task(work.label_studio, work.task)
         latest = {(t.tag, t.label, t.ids) for t in tracks if not any(t.overlaps(n) for n in tracks if n.id > t.id)}
-        return [a for a in asks if (key := (a.mask_control.name, a.label)) not in mine and (*key, a.ids) in latest]
+        return [a for a in asks if a.object not in mine and (*a.object, a.ids) in latest]
 
     def _finished(self, asks: list[Ask], task: Json, work: Work, clip: Clip, reader: Reader) -> list[Json]:
         """The masks of several objects that are finished, on frames where the page has none. Nothing is computed."""
@@ -206,17 +206,17 @@ class ClickAnswers:
         than the clicked one go out only if a draft saved after the click says that they are untouched; otherwise they
         come with the next click.
         """
-        asks = {(a.mask_control.name, a.label): a for a in ticket.work}
-        late = {(a.mask_control.name, a.label) for a in others}
+        asks = {a.object: a for a in ticket.work}
+        late = {a.object for a in others}
 
         def key(region: Json) -> tuple[str, str, int]:
             return region["from_name"], region["value"][region["type"]][0], region["item_index"]
 
         def at_risk(region: Json) -> bool:
-            ask = asks.get(key(region)[:2])
-            if "score" not in region or ask is None:
-                return key(region)[:2] in late
-            return ask.answered or (ask.continued and region["item_index"] != ask.focus)
+            if key(region)[:2] in late:
+                return True
+            ask = asks.get(key(region)[:2]) if "score" in region else None
+            return ask is not None and (ask.answered or (ask.continued and region["item_index"] != ask.focus))
 
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
@@ -247,12 +247,8 @@ class ClickAnswers:
                 same = drafts.held_together(ticket.ids, sibling.ids, answered=answered)
             if same:
                 sibling.overtake()
-                mine = {(a.mask_control.name, a.label) for a in (*ticket.work, *taken)}
-                left = [
-                    a
-                    for a in sibling.work
-                    if (a.mask_control.name, a.label) not in mine and a.mask_control in config.masks
-                ]
+                mine = {a.object for a in (*ticket.work, *taken)}
+                left = [a for a in sibling.work if a.object not in mine and a.mask_control in config.masks]
                 taken += [replace(a, answered=answered) for a in left]
         return taken
 
@@ -329,5 +325,4 @@ def track_of(target: TaskObject) -> Track:
         anchors=target.anchors,
         prompts=tuple(echo_prompt(p) for p in ask.prompts),
         draft=ask.draft,
-        total=len(clip.frames),
     )

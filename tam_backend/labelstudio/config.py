@@ -77,6 +77,10 @@ class LabelConfig:
             "give the tag of points or boxes and the mask tag the same labels"
         )
 
+    def find_mask(self, tag: str, label: str) -> Control | None:
+        """The mask tag of this name, if it has the label."""
+        return next((c for c in self.masks if c.name == tag and label in c.labels), None)
+
     def frames_key(self, image: str | None = None) -> str:
         """Key of the task data with the frames of an image tag (default: of the first one)."""
         return dict(self.frames_keys)[image] if image is not None else self.frames_keys[0][1]

@@ -7,15 +7,14 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from tam_backend.errors import LabelStudioError, MediaError, NotFound
 from tam_backend.labelstudio.addresses import origin_of, parse_url
 from tam_backend.labelstudio.tokens import Credentials, is_usable
-from tam_backend.labelstudio.transport import ask_label_studio
+from tam_backend.labelstudio.transport import ask_label_studio, server_time
 from tam_backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -152,7 +151,7 @@ class Client:
     def __init__(self, connection: Connection, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._connection = connection
         self._timeout = timeout
-        self._now: datetime | None = None
+        self._now: float | None = None
 
     @property
     def connection(self) -> Connection:
@@ -166,7 +165,7 @@ class Client:
             return 0.0
         if self._now is None or then.tzinfo is None:
             return 0.0
-        return (self._now - then).total_seconds()
+        return self._now - then.timestamp()
 
     def task(self, project_id: int, task_id: int) -> dict[str, Any]:
         """One task with its data. Not by its own address: Label Studio answers that only after a call of our /predict,
@@ -201,15 +200,7 @@ class Client:
 
     def project_tasks(self, project_id: int) -> list[dict[str, Any]]:
         """All tasks of a project with their data."""
-        tasks: list[dict[str, Any]] = []
-        page = 1
-        while True:
-            parameters = {"project": project_id, "page": page, "page_size": 200, "fields": "all", **_AS_IMPORTED}
-            answer = self._call("GET", "/api/tasks", params=parameters)
-            tasks += answer["tasks"]
-            if len(tasks) >= answer["total"] or not answer["tasks"]:
-                return tasks
-            page += 1
+        return self._tasks({"project": project_id})
 
     def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
         """One task with its data, annotations and predictions; None if it, or its project, is gone."""
@@ -244,11 +235,15 @@ class Client:
     def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
         condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
         query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
+        return self._tasks({"project": project_id, "query": query})
+
+    def _tasks(self, which: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All pages of a list of tasks."""
         tasks: list[dict[str, Any]] = []
         page = 1
         while True:
-            parameters: dict[str, Any] = {"project": project_id, "fields": "all", "query": query, **_AS_IMPORTED}
-            answer = self._call("GET", "/api/tasks", params=parameters | {"page": page, "page_size": 100})
+            parameters = {**which, **_AS_IMPORTED, "fields": "all", "page": page, "page_size": 100}
+            answer = self._call("GET", "/api/tasks", params=parameters)
             tasks += answer["tasks"]
             if len(tasks) >= answer["total"] or not answer["tasks"]:
                 return tasks
@@ -272,7 +267,7 @@ class Client:
                 f"Label Studio at {self._connection.url} sends {method} {path} on to "
                 f"{headers.get('location', '')[:200]!r}: set TAM_LABEL_STUDIO_URL to the address where it really is"
             )
-        self._note_time(headers.get("date"))
+        self._now = server_time(headers) or self._now
         if status >= 400:
             text = body[:200].decode(errors="replace")
             raise (NotFound if status == 404 else LabelStudioError)(
@@ -294,10 +289,3 @@ class Client:
                 break
         credentials.note(answer[0])
         return answer
-
-    def _note_time(self, date: str | None) -> None:
-        try:
-            now = parsedate_to_datetime(date or "")
-        except ValueError:
-            return
-        self._now = now if now.tzinfo else now.replace(tzinfo=UTC)

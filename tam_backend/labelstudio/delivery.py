@@ -25,7 +25,7 @@ import numpy as np
 from tam_backend.errors import BadInput, NotFound, TamError
 from tam_backend.labelstudio.clicks import project_number, work_of
 from tam_backend.labelstudio.clips import Clip, ClipFiller
-from tam_backend.labelstudio.config import Control, LabelConfig, parse_label_config
+from tam_backend.labelstudio.config import LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
@@ -33,10 +33,10 @@ from tam_backend.labelstudio.prompts import PROMPT_TYPES
 from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
 from tam_backend.labelstudio.requests import Json, parse_asks
 from tam_backend.sessions.activity import Activity
-from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.job import FollowPlan, Obsolete
+from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.tracking.tracker import Anchor
 from tam_backend.video.base import Reader
@@ -64,7 +64,7 @@ class Deliveries:
         clips: ClipFiller,
         connections: Connections,
         activity: Activity,
-        database: Database,
+        predictions: PostedPredictions,
         tracks: TrackTable,
         deliveries: DeliveryLog,
         inherited: InheritedAnchors,
@@ -76,7 +76,7 @@ class Deliveries:
         self._clips = clips
         self._connections = connections
         self._activity = activity
-        self._database = database
+        self._predictions = predictions
         self._tracks = tracks
         self._deliveries = deliveries
         self._inherited = inherited
@@ -143,7 +143,7 @@ class Deliveries:
         frames = range(min(c.start for c in targets.values()), max(c.stop for c in targets.values()))
         plan = Track(
             work=track.work, tag=track.tag, label=track.label, video=track.video, frames=frames, focus=track.focus,
-            anchors=anchors, prompts=track.prompts, draft=track.draft, follows=True, total=len(frames),
+            anchors=anchors, prompts=track.prompts, draft=track.draft, follows=True,
         )  # fmt: skip
         return FollowPlan(plan, tuple(sorted(targets.items(), key=lambda t: abs(t[1].start - track.focus))))
 
@@ -172,7 +172,8 @@ class Deliveries:
                 return
             client = Client(connection, (1.0, 5.0))
             for draft in client.drafts(work.task):
-                if any(_ids(draft) & track.ids for track in tracks):
+                alone = self._idle_seconds(draft, work, client) >= LEFT_ALONE_AT_OPENING
+                if alone and any(_ids(draft) & track.ids for track in tracks):
                     self._complete(draft, work, clip, config, client, LEFT_ALONE_AT_OPENING)
         except TamError as e:
             log.info("task %s: its draft was not completed: %s", task.get("id"), e)
@@ -185,27 +186,22 @@ class Deliveries:
         connection = self._connections.current()
         if connection is None:
             return
-        for project, task in self._database.rows(
-            "SELECT project, task FROM predictions WHERE label_studio = ? AND base <> ?", (connection.url, base)
-        ):
+        for work in self._predictions.elsewhere(connection.url, base):
             client = Client(connection)
             try:
-                self._clips.fill(task, project, parse_config(client.project(project)), connection, base)
+                config = parse_config(client.project(work.project))
+                self._clips.fill(work.task, work.project, config, connection, base)
             except (NotFound, Obsolete):
-                self.forget(Work(connection.url, project, task))
-                continue
-            self._database.run(
-                "UPDATE predictions SET base = ? WHERE label_studio = ? AND task = ?", (base, connection.url, task)
-            )
+                self.forget(work)
+            else:
+                self._predictions.moved(work, base)
 
     def forget(self, work: Work) -> None:
         """The task is gone."""
         self._tracks.delete(self._tracks.of_task(work.label_studio, work.task))
         self._deliveries.forget(work)
         self._inherited.forget(work)
-        self._database.run(
-            "DELETE FROM predictions WHERE label_studio = ? AND task = ?", (work.label_studio, work.task)
-        )
+        self._predictions.forget(work)
 
     # ---- inside
 
@@ -217,7 +213,10 @@ class Deliveries:
             self.forget(track.work)
             raise Obsolete("the task was deleted")
         config = parse_config(client.project(track.work.project))
-        mask_control(config, track.tag, track.label)
+        if config.find_mask(track.tag, track.label) is None:
+            raise Obsolete(
+                f"the project's labeling configuration has no label {track.label!r} in {track.tag!r} any more"
+            )
         return client, config, task
 
     def _clips_of(
@@ -238,6 +237,10 @@ class Deliveries:
         """Task -> newest prompts for the object of a track on its video."""
         same = [t for t in self._tracks.of_video(track) if (t.tag, t.label) == (track.tag, track.label)]
         return {t.work.task: t for t in same}
+
+    def _idle_seconds(self, draft: Json, work: Work, client: Client) -> float:
+        """Since the draft was saved or anything was asked about its task."""
+        return min(client.age(draft.get("updated_at")), self._activity.idle_seconds(work))
 
     def _clip(self, task: Json, work: Work, config: LabelConfig, client: Client) -> Clip:
         return self._clips.find(task["data"], config, client.connection, project=work.project)
@@ -266,14 +269,13 @@ class Deliveries:
                     for region in self._objects.finished(target, tracker):
                         regions[region["id"]] = region
                         if region["item_index"] not in ask.ours:
-                            key = (ask.mask_control.name, ask.label)
-                            added.setdefault(key, set()).add(region["item_index"])
+                            added.setdefault(ask.object, set()).add(region["item_index"])
                     regions |= {p.id: echo_prompt(p) for p in ask.echoed}
         finally:
             reader.close()
         if not regions:
             return False
-        if min(client.age(draft.get("updated_at")), self._activity.idle_seconds(work)) < left_alone:
+        if self._idle_seconds(draft, work, client) < left_alone:
             return True
         check_regions(regions.values(), config, len(clip.frames))
         # Read once more: the time between this and writing is all that another save could fall into.
@@ -300,11 +302,7 @@ class Deliveries:
         content = json.dumps(prediction, sort_keys=True).encode()
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
         ours = [p["id"] for p in client.predictions(work.task) if p.get("model_version") == self._model_version]
-        known = self._database.rows(
-            "SELECT prediction, digest FROM predictions WHERE label_studio = ? AND task = ?",
-            (work.label_studio, work.task),
-        )
-        if ours and known == [(ours[-1], digest)]:
+        if ours and self._predictions.get(work) == (ours[-1], digest):
             return
         # Never deleted and made anew: an annotation that was begun with it names it when it is submitted.
         if ours:
@@ -315,11 +313,7 @@ class Deliveries:
         for (tag, label), indices in frames.items():
             self._inherited.set(work, tag, label, anchors[tag, label])
             self._deliveries.record(work, tag, label, _prediction_marker(work), indices)
-        self._database.run(
-            "INSERT OR REPLACE INTO predictions (label_studio, project, task, prediction, digest, base) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (work.label_studio, work.project, work.task, number, digest, self._clips.base_of(task["data"], config)),
-        )
+        self._predictions.set(work, number, digest, self._clips.base_of(task["data"], config))
         log.info("task %s: prediction %s has %d regions", work.task, number, len(prediction["result"]))
 
     def _prediction(
@@ -336,9 +330,8 @@ class Deliveries:
         try:
             with self._objects.tracker(clip, reader) as tracker:
                 for (tag, label), around in sorted(anchors.items()):
-                    try:
-                        control = mask_control(config, tag, label)
-                    except Obsolete:
+                    control = config.find_mask(tag, label)
+                    if control is None:
                         continue
                     for index, frame in enumerate(clip.frames):
                         tracked = tracker.stored(around, frame)
@@ -387,14 +380,6 @@ def parse_config(project: Mapping[str, Any]) -> LabelConfig:
         return parse_label_config(str(project.get("label_config", "")))
     except BadInput as e:
         raise Obsolete("the project's labeling configuration was changed and cannot take masks any more") from e
-
-
-def mask_control(config: LabelConfig, tag: str, label: str) -> Control:
-    """The mask tag of a configuration that takes a label. Raises Obsolete if there is none any more."""
-    for control in config.masks:
-        if control.name == tag and label in control.labels:
-            return control
-    raise Obsolete(f"the project's labeling configuration has no label {label!r} in {tag!r} any more")
 
 
 def _prediction_marker(work: Work) -> str:

@@ -20,6 +20,7 @@ from tam_backend.labelstudio.addresses import cloud_uri, origin_of
 from tam_backend.labelstudio.connections import Connection, Connections
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.mediacache import MediaCache
+from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
 
@@ -73,7 +74,7 @@ class VideoLibrary:
         source = Source(kind, tuple(urls), connection.url if connection else "")
         path = self._root / source.id / "source.json"
         if not path.exists():
-            write_atomically(path, json.dumps(asdict(source)))
+            _write(path, json.dumps(asdict(source)))
         return source.id
 
     def open(self, video: str) -> Reader:
@@ -116,7 +117,7 @@ class VideoLibrary:
 
     def set_error(self, video: str, message: str) -> None:
         """Remember what is wrong with a video, for the picture that is shown in its place."""
-        write_atomically(self._root / video / "error.txt", message)
+        _write(self._root / video / "error.txt", message)
 
     def error(self, video: str) -> str | None:
         """What ``set_error`` said."""
@@ -192,12 +193,10 @@ def _holding(reader: Reader, descriptor: int) -> Reader:
     return reader
 
 
-def write_atomically(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     """Write a small file so that it exists whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{threading.get_ident()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_atomically(path, text.encode())
 
 
 def _file_name(url: str) -> str:

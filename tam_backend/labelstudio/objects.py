@@ -59,7 +59,7 @@ class TaskObjects:
         """Read what a person decided on. task: as in the request, with drafts and annotations. Raises BadInput."""
         for prompt in ask.prompts:
             check_size(prompt.region, reader.height, reader.width, f"the point or box {prompt.id!r}")
-        anchors = self._inherited.get(work, ask.mask_control.name, ask.label, ask.ids, corrects=bool(ask.ours))
+        anchors = self._inherited.get(work, *ask.object, ask.ids, corrects=bool(ask.ours))
         anchors = {f: a for f, a in anchors.items() if f not in clip.frames} | self._anchors(
             ask, clip, reader, work, tracker
         )
@@ -104,7 +104,7 @@ class TaskObjects:
         here = ask.ours.keys() | ask.by_hand.keys() | ask.taken | {p.frame for p in ask.new_prompts}
         deleted: set[int] = set()
         unsure: set[int] = set()
-        for batch in self._log.batches(work, ask.mask_control.name, ask.label):
+        for batch in self._log.batches(work, *ask.object):
             kind, _, name = batch.marker.partition(":")
             arrived = name in answered if kind == "prompt" else batch.marker in brought
             if arrived:

@@ -67,6 +67,11 @@ class Ask:
     taken: frozenset[int] = frozenset()
 
     @property
+    def object(self) -> tuple[str, str]:
+        """(mask tag, label): which of the task's objects this is."""
+        return self.mask_control.name, self.label
+
+    @property
     def ids(self) -> frozenset[str]:
         """The prompts' ids: they tell whose request this is."""
         return frozenset(p.id for p in self.prompts)

@@ -15,7 +15,7 @@ from tam_backend.labelstudio.clicks import ClickAnswers
 from tam_backend.labelstudio.clips import ClipFiller, project_of
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connection, Connections
-from tam_backend.labelstudio.delivery import Deliveries, mask_control
+from tam_backend.labelstudio.delivery import Deliveries
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.media import Downloader
@@ -27,8 +27,8 @@ from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
-from tam_backend.sessions.job import Obsolete
 from tam_backend.sessions.jobs import BackgroundJobs
+from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
@@ -64,8 +64,8 @@ class Service:
         objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited)
         self._activity = activity = Activity()
         self._deliveries = Deliveries(
-            objects, self.library, self._clips, self.connections, activity, self._database, tracks, log_of_deliveries,
-            inherited, settings.follow_frames, self.model_version,
+            objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
+            log_of_deliveries, inherited, settings.follow_frames, self.model_version,
         )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
@@ -201,12 +201,7 @@ class Service:
         """A project's labeling configuration was changed."""
 
         def gone(track: Track) -> bool:
-            try:
-                if track.work.project == project:
-                    mask_control(config, track.tag, track.label)
-            except Obsolete:
-                return True
-            return False
+            return track.work.project == project and config.find_mask(track.tag, track.label) is None
 
         self.jobs.drop(gone, "the project has this label no more")
 

@@ -12,11 +12,10 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from tam_backend.errors import LabelStudioError
-from tam_backend.labelstudio.transport import ask_label_studio
+from tam_backend.labelstudio.transport import ask_label_studio, server_time
 
 _TIMEOUT = (5.0, 20.0)
 #: An access token is renewed this long before it ends, or when four fifths of its life are over if that is later.
@@ -148,15 +147,8 @@ def _life(access: str, headers: Mapping[str, str]) -> float:
     expires = claims.get("exp")
     if not isinstance(expires, int | float):
         return _UNKNOWN_LIFE_SECONDS
-    issued = [i for i in (claims.get("iat"), _date(headers)) if isinstance(i, int | float) and i < expires]
+    issued = [i for i in (claims.get("iat"), server_time(headers)) if isinstance(i, int | float) and i < expires]
     return min((expires - i for i in issued), default=_UNKNOWN_LIFE_SECONDS)
-
-
-def _date(headers: Mapping[str, str]) -> float | None:
-    try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError):
-        return None
 
 
 def _claims(token: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import certifi
@@ -85,6 +86,14 @@ class Transport:
         if left <= 0:
             raise httpcore.ReadTimeout("the time is up")
         return left if timeout is None else min(left, timeout)
+
+
+def server_time(headers: Mapping[str, str]) -> float | None:
+    """Unix time by the clock of the server that answered with these headers; None if it does not say."""
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return None
 
 
 def ask_label_studio(

@@ -15,6 +15,13 @@ log = logging.getLogger(__name__)
 
 #: Keys of blobs that cannot be computed again: what people saw before they clicked.
 _LASTING = "seen/"
+
+
+def lasting_key(content: object, kind: str = "") -> str:
+    """The key of a blob that is never dropped. content: what it is about, with a ``repr`` that is always the same."""
+    return f"{_LASTING}{kind}{hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()}"
+
+
 #: The time of use is noted this exactly, in seconds: a read should not cost a write.
 _USE_NOTED_EVERY = 3600.0
 #: When space is short, so much more than necessary is freed, so that it is not looked for at every blob.

@@ -38,7 +38,7 @@ MIGRATIONS: tuple[str, ...] = (
         video TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, focus INTEGER NOT NULL,
         anchors BLOB NOT NULL,
         follows INTEGER NOT NULL,     -- 1: through the other tasks of the video
-        state TEXT NOT NULL, done INTEGER NOT NULL, total INTEGER NOT NULL,
+        state TEXT NOT NULL, done INTEGER NOT NULL,
         error TEXT NOT NULL, attempts INTEGER NOT NULL,
         created REAL NOT NULL, updated REAL NOT NULL
     );

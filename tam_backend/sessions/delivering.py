@@ -28,7 +28,7 @@ class Jobs(Protocol):
 
     def end(self, job: Job, state: JobState, why: str = "") -> None: ...
 
-    def add_follower(self, job: Job, plan: FollowPlan) -> None: ...
+    def add_follower(self, plan: FollowPlan) -> None: ...
 
     def send(self, job: Job, plan: FollowPlan) -> None: ...
 
@@ -98,7 +98,7 @@ class Delivering:
     def _follow(self, job: Job) -> None:
         plan = self._destination.follow(job.track)
         if plan is not None and not job.superseded:
-            self._jobs.add_follower(job, plan)
+            self._jobs.add_follower(plan)
 
     def _plan(self, job: Job) -> None:
         plan = self._destination.follow(job.track)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
+from tam_backend.sessions.blobs import lasting_key
 from tam_backend.sessions.database import Database
 from tam_backend.sessions.tracks import Work, pack_anchors, unpack_anchors
 from tam_backend.tracking.store import BlobStore
@@ -32,7 +32,7 @@ class InheritedAnchors:
     def get(self, work: Work, tag: str, label: str, prompts: Iterable[str], *, corrects: bool) -> dict[int, Anchor]:
         """The anchors that join a person's own. prompts: ids of the person's. corrects: whether masks of ours for the
         object were on the page when this request was made; it counts at the first request with those prompts."""
-        keys = ["seen/inherits/" + _digest((work, tag, label, p)) for p in sorted(prompts)]
+        keys = [lasting_key((work, tag, label, p), "inherits/") for p in sorted(prompts)]
         decided = [blob for key in keys if (blob := self._store.get(key)) is not None]
         decision = decided[0] if decided else (b"yes" if corrects else b"no")
         for key in keys:
@@ -49,7 +49,3 @@ class InheritedAnchors:
     def forget(self, work: Work) -> None:
         """The task is gone."""
         self._database.run("DELETE FROM inherited WHERE label_studio = ? AND task = ?", (work.label_studio, work.task))
-
-
-def _digest(content: object) -> str:
-    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

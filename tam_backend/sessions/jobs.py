@@ -134,7 +134,7 @@ class BackgroundJobs:
             job = self._jobs.get(track.id)
             if job is None or job.superseded:
                 return
-            complete = len(job.finished) == len(track.frames)
+            complete = len(job.finished) == track.total
             job.held = complete  # then there is nothing to compute
             self._condition.notify_all()
         if complete:
@@ -154,8 +154,7 @@ class BackgroundJobs:
         with self._condition:
             jobs = [j for j in self._jobs.values() if not j.superseded]
             live = [self._view(j) for j in jobs]
-        ended = [view_of(t, t.done, None) for t in self._table.ended(_ENDED_SHOWN)]
-        return live + ended
+        return live + self._table.ended(_ENDED_SHOWN)
 
     def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
         """Progress around a frame of a registered video; None if nothing is at work there."""
@@ -251,7 +250,7 @@ class BackgroundJobs:
     def _advance(self, job: Job) -> None:
         """Compute some frames of a job."""
         opened = self._open(job)
-        self.change(job, state=JobState.RUNNING, total=len(job.track.frames))
+        self.change(job, state=JobState.RUNNING)
         started = time.monotonic()
         while not self._closing and not job.superseded:
             with self._turns.background(timeout=0.5) as mine:
@@ -301,13 +300,12 @@ class BackgroundJobs:
 
     def _computed(self, job: Job) -> None:
         """All frames are finished."""
-        total = len(job.track.frames)
         if job.track.follows:
             self._fill_finished(job)
-            self.change(job, state=JobState.DELIVERING, done=total, total=total, attempts=0)
+        self.change(job, state=JobState.DELIVERING, done=job.track.total, attempts=0)
+        if job.track.follows:
             self._delivering.finish(job)
         else:
-            self.change(job, state=JobState.DELIVERING, done=total, total=total, attempts=0)
             self._delivering.clip(job, follow=True)
 
     def _fill_finished(self, job: Job) -> None:
@@ -321,12 +319,12 @@ class BackgroundJobs:
     # ---- what happens to jobs
 
     def change(self, job: Job, **changes: Any) -> None:
-        """Store a change of a job's state, done, total, error or attempts, unless it is no job any more."""
+        """Store a change of a job's state, done, error or attempts, unless it is no job any more."""
         with self._condition:  # two threads work on a job; each writes all of the row
             if not job.superseded:
                 job.track = self._table.update(job.track, **changes)
 
-    def add_follower(self, job: Job, plan: FollowPlan) -> None:
+    def add_follower(self, plan: FollowPlan) -> None:
         """A job goes on in the other tasks of its video."""
         with self._condition:
             follower = Job(self._table.insert(plan.track), clips=dict(plan.clips))
@@ -353,7 +351,7 @@ class BackgroundJobs:
             log.warning("task %s, %s: %s: %s", job.track.work.task, job.track.label, state, why)
 
     def _view(self, job: Job) -> JobView:
-        left = len(job.track.frames) - len(job.finished)
+        left = job.track.total - len(job.finished)
         known = job.seconds_per_frame is not None and job.track.state is not JobState.DELIVERING
         return view_of(job.track, len(job.finished), left * (job.seconds_per_frame or 0.0) if known else None)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable
 
 import numpy as np
 
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated
+from tam_backend.sessions.blobs import lasting_key
 from tam_backend.tracking.store import BlobStore, pack_frame, unpack_frame
 
 
@@ -37,4 +37,4 @@ class SeenMasks:
 
     @staticmethod
     def _key(work: Hashable, point_id: str) -> str:
-        return "seen/" + hashlib.blake2b(repr((work, point_id)).encode(), digest_size=16).hexdigest()
+        return lasting_key((work, point_id))

@@ -39,7 +39,7 @@ class Track:
     tag, label: name of the mask tag and label. prompts: the regions of the prompts, as they are echoed. draft: name of
     the person's draft, "" if unknown. frames: of the video, those that the task shows. focus: the frame the person
     looked at. anchors: frame of the video -> what was decided there; some may lie outside ``frames``. follows: whether
-    this is about the video's other tasks. done, total: frames. attempts: how often a process ended while at it.
+    this is about the video's other tasks. done: frames. attempts: how often a process ended while at it.
     """
 
     work: Work
@@ -54,7 +54,6 @@ class Track:
     follows: bool = False
     state: JobState = JobState.WAITING
     done: int = 0
-    total: int = 0
     error: str = ""
     attempts: int = 0
     asked: float = 0.0
@@ -64,6 +63,11 @@ class Track:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", frozenset(str(p.get("id")) for p in self.prompts))
+
+    @property
+    def total(self) -> int:
+        """How many frames there are."""
+        return len(self.frames)
 
     @property
     def own_anchors(self) -> dict[int, Anchor]:
@@ -78,7 +82,7 @@ class Track:
 
 _COLUMNS = (
     "id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows, "
-    "state, done, total, error, attempts, created, updated"
+    "state, done, error, attempts, created, updated"
 )
 
 
@@ -97,24 +101,24 @@ class TrackTable:
                     self._database.run("DELETE FROM tracks WHERE id = ?", (old.id,))
             cursor = self._database.run(
                 "INSERT INTO tracks (label_studio, project, task, tag, label, prompts, draft, video, start, stop, "
-                "focus, anchors, follows, state, done, total, error, attempts, created, updated) "
-                f"VALUES ({', '.join('?' * 20)})",
+                "focus, anchors, follows, state, done, error, attempts, created, updated) "
+                f"VALUES ({', '.join('?' * 19)})",
                 (
                     track.work.label_studio, track.work.project, track.work.task, track.tag, track.label,
                     json.dumps(track.prompts), track.draft, track.video, track.frames.start, track.frames.stop,
-                    track.focus, pack_anchors(track.anchors), track.follows, track.state, track.done, track.total,
-                    track.error, track.attempts, now, now,
+                    track.focus, pack_anchors(track.anchors), track.follows, track.state, track.done, track.error,
+                    track.attempts, now, now,
                 ),
             )  # fmt: skip
         return replace(track, id=int(cursor.lastrowid or 0), asked=now, updated=now)
 
     def update(self, track: Track, **changes: Any) -> Track:
-        """Store a change of state, done, total, error or attempts, and return the changed track."""
+        """Store a change of state, done, error or attempts, and return the changed track."""
         now = time.time()
         changed = replace(track, updated=now, **changes)
         self._database.run(
-            "UPDATE tracks SET state = ?, done = ?, total = ?, error = ?, attempts = ?, updated = ? WHERE id = ?",
-            (changed.state, changed.done, changed.total, changed.error, changed.attempts, now, changed.id),
+            "UPDATE tracks SET state = ?, done = ?, error = ?, attempts = ?, updated = ? WHERE id = ?",
+            (changed.state, changed.done, changed.error, changed.attempts, now, changed.id),
         )
         return changed
 
@@ -132,9 +136,17 @@ class TrackTable:
         found = self._tracks("id = ?", (number,))
         return found[0] if found else None
 
-    def ended(self, limit: int) -> list[Track]:
-        """The latest that ended, the newest first."""
-        return self._tracks(f"state NOT IN ({_UNFINISHED}) ORDER BY updated DESC LIMIT ?", (limit,))
+    def ended(self, limit: int) -> list[JobView]:
+        """The latest that ended, the newest first; without their prompts, which may be large."""
+        rows = self._database.rows(
+            "SELECT id, label_studio, project, task, label, state, done, stop - start, error, updated, follows "
+            f"FROM tracks WHERE state NOT IN ({_UNFINISHED}) ORDER BY updated DESC LIMIT ?",
+            (limit,),
+        )
+        return [
+            JobView(id, url, project, task, label, JobState(state), done, total, None, error, updated, bool(follows))
+            for id, url, project, task, label, state, done, total, error, updated, follows in rows
+        ]
 
     def of_task(self, label_studio: str, task: int) -> list[Track]:
         """All tracks of a task, the newest first."""
@@ -176,11 +188,10 @@ class TrackTable:
 
 def _track(row: tuple[Any, ...]) -> Track:
     (id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows,
-     state, done, total, error, attempts, asked, updated) = row  # fmt: skip
+     state, done, error, attempts, asked, updated) = row  # fmt: skip
     return Track(
         Work(label_studio, project, task), tag, label, video, range(start, stop), focus, unpack_anchors(anchors),
-        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, total, error, attempts, asked, updated,
-        id,
+        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, error, attempts, asked, updated, id,
     )  # fmt: skip
 
 
@@ -237,7 +248,7 @@ def view_of(track: Track, done: int, seconds_left: float | None) -> JobView:
         label=track.label,
         state=track.state,
         frames_done=done,
-        frames_total=len(track.frames),
+        frames_total=track.total,
         seconds_left=seconds_left,
         error=track.error,
         updated=track.updated,

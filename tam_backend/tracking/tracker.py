@@ -29,9 +29,18 @@ class Anchor:
 
     prompts: FramePrompts
     prior: Mask | None = None
+    _digest: str = field(default="", init=False)
 
     def digest(self) -> str:
-        """A name for what decides the mask: equal anchors have equal digests, in every process."""
+        """A name for what decides the mask: equal anchors have equal digests, in every process.
+
+        Made once: every key of a stored frame has it, and masks take a while to read.
+        """
+        if not self._digest:
+            object.__setattr__(self, "_digest", self._make_digest())
+        return self._digest
+
+    def _make_digest(self) -> str:
         if self.prompts.mask is not None:  # what was on the screen before does not matter to a drawn mask
             return self.prompts.digest()
         prior = FramePrompts(mask=self.prior).digest() if self.prior is not None else ""

@@ -20,6 +20,7 @@ from tam_backend.segmenters.sam import loading
 from tam_backend.settings import Settings
 from tests.deterministic_weights import SAM, XMEM, fill
 from tests.tiny_sam import CHANNELS, build_tiny_sam
+from tests.torch_threads import one_thread  # noqa: F401 (a fixture for all tests here)
 
 SAM_FILE, XMEM_FILE = CHECKPOINTS["sam_vit_b"].file, CHECKPOINTS["xmem_s012"].file
 
@@ -90,12 +91,3 @@ def _once(load: Callable[..., Any]) -> Callable[..., Any]:
         return _LOADED[key]
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Images here are tiny: a second thread gains nothing, and on a busy machine it loses a lot by spinning."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

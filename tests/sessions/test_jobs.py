@@ -77,7 +77,7 @@ def track(task: int, x: float = 10.0, frames: range = range(0, FRAMES), **change
     anchor = Anchor(FramePrompts(clicks=(Click(x + task / 10, 10.0),)))
     plain = Track(
         Work("http://ls", 1, task), "mask", "Object", "v", frames, frames.start, {frames.start: anchor},
-        ({"id": f"p{task}-{x}"},), total=len(frames),
+        ({"id": f"p{task}-{x}"},),
     )  # fmt: skip
     return replace(plain, **changes)
 
@@ -116,7 +116,7 @@ def test_own_tasks_come_before_other_tasks_of_a_video(office):
     with office.turns.request():
         follower = track(1, follows=True)
         office.desk.plan = FollowPlan(follower, ((5, range(0, 10)), (6, range(10, 30))))
-        jobs.add_follower(None, office.desk.plan)
+        jobs.add_follower(office.desk.plan)
         office.desk.plan = None
         jobs.release(jobs.begin(track(2)))
     office.idle()

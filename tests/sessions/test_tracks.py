@@ -44,7 +44,7 @@ def test_anchors_come_back_with_the_same_digests():
 
 
 def test_a_track_comes_back_as_it_was(table):
-    stored = table.insert(track("p1", "p2", draft="draft:3", total=12))
+    stored = table.insert(track("p1", "p2", draft="draft:3"))
     again = table.get(stored.id)
     assert again.id == stored.id > 0
     same = ("work", "tag", "label", "video", "frames", "focus", "prompts", "draft", "follows", "state", "total", "ids")

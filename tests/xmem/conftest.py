@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from tam_backend.propagators.xmem import XMem
 from tests.deterministic_weights import XMEM, fill
+from tests.torch_threads import one_thread  # noqa: F401 (a fixture for all tests here)
 
 
 @pytest.fixture(scope="session")
@@ -15,12 +13,3 @@ def network() -> XMem:
     network = XMem()
     fill(network, XMEM)
     return network
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Images here are tiny: a second thread gains nothing, and on a busy machine it loses a lot by spinning."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
