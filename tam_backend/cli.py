@@ -15,6 +15,7 @@ from tam_backend.errors import BadInput, TamError
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
     "serve": "start the backend for Label Studio",
+    "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
     "checkpoints": "list, download and verify the published weights of SAM and XMem",
 }
 

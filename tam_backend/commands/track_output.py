@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tam_backend.drawing import PALETTE
+from tam_backend.drawing import encode_ids
 from tam_backend.errors import BadInput, TamError
 from tam_backend.tracking.filestore import FileStore, write_atomically
 from tam_backend.tracking.objects import IdMap
@@ -92,11 +91,7 @@ class OutputFolder:
 
     def write_ids(self, frame: int, ids: IdMap) -> None:
         """Write an indexed PNG with the DAVIS palette. ids: HxW uint8."""
-        image = Image.frombytes("P", (ids.shape[1], ids.shape[0]), np.ascontiguousarray(ids).tobytes())
-        image.putpalette(PALETTE.tobytes())
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        write_atomically(self.frame_path(frame), buffer.getvalue())
+        write_atomically(self.frame_path(frame), encode_ids(ids))
 
     def read_ids(self, frame: int) -> IdMap:
         """The HxW uint8 ids that were written."""

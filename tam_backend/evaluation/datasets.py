@@ -56,7 +56,8 @@ class Sequence:
 
     def truth(self, frame: int) -> IdMap:
         """HxW uint8, not to be written to: object ids, 0 for the background, 255 for void. KeyError: not annotated."""
-        return _read_ids(self.annotations[frame], self.merged, self.white)
+        path = self.annotations[frame]
+        return _read_ids(path, path.stat().st_mtime_ns, self.merged, self.white)
 
     def mask(self, frame: int, object_id: int) -> Mask:
         return np.asarray(self.truth(frame) == object_id)
@@ -167,7 +168,8 @@ def _decode(path: Path) -> IdMap:
 
 
 @lru_cache(_KEPT_MASKS)
-def _read_ids(path: Path, merged: bool, white: bool) -> IdMap:
+def _read_ids(path: Path, written: int, merged: bool, white: bool) -> IdMap:
+    """written: when the file was, so that a file written anew is read anew."""
     ids = _decode(path)
     if white:
         ids = (ids == VOID).astype(np.uint8)
