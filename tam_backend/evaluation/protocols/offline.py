@@ -45,11 +45,13 @@ def _correct(work: Work, session: Session, object_id: int, advance: Callable[[fl
     seen = work.seen(object_id)
     frame: int | None = work.sequence.first[object_id]
     rounds: list[Json] = []
+    looked_at: set[int] = set()
     scores = Scores()
     for number in range(ROUNDS):
         if frame is None:  # nothing left to correct: nobody makes a further click
             rounds.append({**rounds[-1], "frame": None})
             continue
+        looked_at.add(frame)
         work.click(session, object_id, frame, CLICKS_PER_FRAME)
         quality: dict[int, float] = {}
         for done, tracked in enumerate(session.track(frame), 1):
@@ -60,15 +62,17 @@ def _correct(work: Work, session: Session, object_id: int, advance: Callable[[fl
         for seen_frame in seen:
             scores.add(work.sequence, seen_frame, object_id, session.at(seen_frame).mask)
         rounds.append({"frame": frame, "clicks": session.clicks, "J&F": scores.j_and_f})
-        frame = _choose(work, scores, {f: q for f, q in quality.items() if f in set(seen)}, session)
+        frame = _choose(work, scores, quality, looked_at)
+    advance(1.0)
     return {"rounds": rounds, **scores.as_json()}
 
 
-def _choose(work: Work, scores: Scores, quality: Mapping[int, float], session: Session) -> int | None:
-    """The next frame to correct. The robot can correct only where there is truth."""
+def _choose(work: Work, scores: Scores, quality: Mapping[int, float], looked_at: set[int]) -> int | None:
+    """The next frame to look at and to correct, among those with a true mask: elsewhere the robot is blind."""
     if work.options.choose == "suggested":
-        return product_suggestion(quality, session.anchors)
-    left = [(j, f) for f, j in zip(scores.frames, scores.j, strict=True) if f not in session.anchors and j < 1]
+        seen = set(scores.frames)
+        return product_suggestion({f: q for f, q in quality.items() if f in seen}, looked_at)
+    left = [(j, f) for f, j in zip(scores.frames, scores.j, strict=True) if f not in looked_at and j < 1]
     return min(left)[1] if left else None
 
 
