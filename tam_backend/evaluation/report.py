@@ -99,9 +99,12 @@ def table(header: list[str], rows: Iterable[list[Any]]) -> list[str]:
 def show(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    if name.startswith(_NOT_PERCENT):
-        return f"{value:.2f}"
-    return f"{100 * value:.1f}"
+    return f"{100 * value:.1f}" if is_percentage(name) else f"{value:.2f}"
+
+
+def is_percentage(name: str) -> bool:
+    """Whether a figure is shown in percent: all but counts and coefficients are."""
+    return not name.startswith(_NOT_PERCENT)
 
 
 def _shown(figures: Mapping[str, float | None], names: Iterable[str]) -> list[str]:

@@ -138,13 +138,14 @@ class ProtocolModule(Protocol):
     """What a module of this package offers.
 
     NAME, SUMMARY: for the command line. RESUMES: whether a sequence may go on from what a killed process had computed.
-    TIMED: figures that come from measured times, and differ from run to run.
+    TIMED: figures that come from measured times, and differ from run to run. MAIN: what runs are compared by.
     """
 
     NAME: str
     SUMMARY: str
     RESUMES: bool
     TIMED: tuple[str, ...]
+    MAIN: str
 
     def run(self, work: Work) -> Json:
         """Evaluate one sequence. JSON data: ``objects``, by id, and ``timing``, which is no result."""

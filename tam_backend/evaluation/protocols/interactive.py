@@ -25,6 +25,7 @@ NAME = "davis-interactive"
 SUMMARY = "8 rounds of clicks on the worst frame, J&F over computing time: area under the curve and J&F at 60 s"
 RESUMES = False
 TIMED = ("AUC", "J&F@60s")
+MAIN = "J&F@8"
 
 ROUNDS = 8
 SECONDS_PER_ROUND = 30.0

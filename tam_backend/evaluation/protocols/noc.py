@@ -15,7 +15,8 @@ from tam_backend.prompts import Mask
 NAME = "noc"
 SUMMARY = "clicks until a single frame has IoU 0.85 and 0.90 (at most 20; failures count 20), no tracking"
 RESUMES = True
-TIMED = ()
+TIMED: tuple[str, ...] = ()
+MAIN = "NoC@90"
 
 MAX_CLICKS = 20
 TARGETS = (0.85, 0.90)

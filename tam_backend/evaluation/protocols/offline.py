@@ -20,7 +20,8 @@ from tam_backend.evaluation.session import Session, ids_at
 NAME = "offline"
 SUMMARY = "1 to 8 rounds over the whole video, each with 3 clicks on the frame that --choose says (SAM 2)"
 RESUMES = True
-TIMED = ()
+TIMED: tuple[str, ...] = ()
+MAIN = "mean of rounds"
 
 ROUNDS = 8
 

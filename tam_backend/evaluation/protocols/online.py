@@ -21,7 +21,8 @@ from tam_backend.tracking.tracker import TrackedFrame
 NAME = "online"
 SUMMARY = "one pass; where IoU is below 0.75 it stops for 3 clicks and goes on; at most 8 frames are clicked (SAM 2)"
 RESUMES = True
-TIMED = ()
+TIMED: tuple[str, ...] = ()
+MAIN = "passed J&F"
 
 STOP_BELOW = 0.75
 MAX_FRAMES = 8

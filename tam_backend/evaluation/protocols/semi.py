@@ -15,7 +15,8 @@ from tam_backend.evaluation.session import ids_at
 NAME = "semi-supervised"
 SUMMARY = "each object is given once, as --init says, and tracked to the end; J&F as in the DAVIS 2017 evaluation"
 RESUMES = True
-TIMED = ()
+TIMED: tuple[str, ...] = ()
+MAIN = "J&F"
 
 
 def run(work: Work) -> Json:
