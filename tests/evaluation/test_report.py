@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tam_backend.evaluation import figures, published
 from tam_backend.evaluation.report import show
 from tests.evaluation.scenes import ids_of, moving_square, square, write_davis
 from tests.tracking.fakes import fake_engine
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -178,3 +181,20 @@ def test_the_worst_is_ranked_by_what_was_scored():
     scored = {"objects": {"1": {"J": [1.0, 0.5], "F": [0.5, 0.0]}, "2": {"J": [], "F": []}}}
     assert figures.score_of(scored) == 0.5
     assert figures.score_of({"objects": {"1": {"IoU": [[0.1, 0.2, 0.3, 0.9], [0.7]]}}}) == 0.5
+
+
+def test_the_note_is_made_from_results(tam, tmp_path):
+    """With every run of it, its command, and nothing of where it was made."""
+    root = write_davis(tmp_path / "set", {"a": moving_square(5), "b": moving_square(5)})
+    tam("evaluate", root, "--init", "clicks:3", "--out", tmp_path / "runs/tiny/clicks")
+    tam("evaluate", root, "--protocol", "offline", "--choose", "suggested", "--out", tmp_path / "runs/tiny/follow")
+    (tmp_path / "scoring.txt").write_text("8 masks in 0.1 s\n")
+    script = [sys.executable, "benchmarks/evaluation_note.py", tmp_path / "runs", "--scoring", tmp_path / "scoring.txt"]
+    subprocess.run([*script, "--out", tmp_path / "note.md"], cwd=ROOT, check=True)
+    note = (tmp_path / "note.md").read_text()
+    assert "a (5 frames), b (5 frames). Engine fake-1." in note
+    assert "`tam evaluate DATASET --imset LIST --engine fake --init clicks:3 --out DIR`" in note
+    assert "--protocol offline --choose suggested --out DIR`" in note
+    assert "| **all (2 objects)** |" in note
+    assert "8 masks in 0.1 s" in note
+    assert str(tmp_path) not in note
