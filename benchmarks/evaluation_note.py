@@ -17,6 +17,7 @@ from string import Template
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tam_backend.evaluation import published
 from tam_backend.evaluation.protocols import PROTOCOLS
 from tam_backend.evaluation.report import read_report, show, table
 
@@ -78,6 +79,14 @@ def results(runs: Path) -> str:
     return "\n".join(lines).strip()
 
 
+def others() -> str:
+    lines: list[str] = []
+    for split, title in published.splits().items():
+        rows = [p.row() for p in published.published_on(split)]
+        lines += [f"### {title}", "", *table(["method", "venue", "given by", "J&F", "J", "F", "source"], rows), ""]
+    return "\n".join(lines).strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", type=Path, help="folder of data sets, each a folder of runs")
@@ -88,6 +97,7 @@ def main() -> None:
         protocols="\n".join(f"| {name} | {module.SUMMARY} |" for name, module in PROTOCOLS.items()),
         machine=machine(),
         runs=results(arguments.runs),
+        published=others(),
         scoring="`python benchmarks/scoring.py DATASET DIR/masks --imset LIST`, files read included:\n\n"
         + "\n".join(f"    {line}" for line in arguments.scoring.read_text().splitlines()),
     )

@@ -109,7 +109,7 @@ _RUNTIME = Layer(
 _DEVELOPMENT = Layer(
     "test-tools",
     (("-r", "requirements-dev.txt"),),
-    ("requirements.txt", "requirements-torch.txt", "requirements-dev.txt"),
+    ("requirements.txt", "requirements-torch.txt", "requirements-evaluate.txt", "requirements-dev.txt"),
 )
 _LABEL_STUDIO = Layer("label-studio", (("-r", "requirements-label-studio.txt"),), ("requirements-label-studio.txt",))
 

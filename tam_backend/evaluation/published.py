@@ -40,12 +40,9 @@ def find_split(sequences: Iterable[str], *, one_object: bool) -> str | None:
     return None
 
 
-def title(split: str) -> str:
-    return str(_data()["splits"][split]["title"])
-
-
-def splits() -> list[str]:
-    return list(_data()["splits"])
+def splits() -> dict[str, str]:
+    """All splits with published figures, and what they are called."""
+    return {key: split["title"] for key, split in _data()["splits"].items()}
 
 
 def published_on(split: str) -> list[Published]:

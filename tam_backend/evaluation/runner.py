@@ -8,10 +8,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,22 +151,25 @@ def _in_processes(job: Job, todo: list[SequencePaths], jobs: int, advance: Advan
     pool = ProcessPoolExecutor(jobs, context, _start_worker, (job.engine, jobs, shares))
     listener = threading.Thread(target=_listen, args=(shares, advance), daemon=True)
     listener.start()
+    finished = False
     try:
         futures: dict[Future[Outcome], str] = {pool.submit(_work, job, paths): paths.name for paths in todo}
         for future in as_completed(futures):
             try:
-                yield future.result()
-            except Exception as e:  # the process itself died: out of memory, most likely
+                outcome = future.result()
+            except BrokenProcessPool as e:  # a process died: out of memory, most likely
                 name = futures[future]
-                yield Outcome(name, None, skipped=f"{name}: the process that worked on it died ({e})")
-    except BaseException:  # Ctrl-C as well: what is half done is not waited for
-        for process in list(pool._processes.values()):
-            process.kill()
-        raise
+                outcome = Outcome(name, None, skipped=f"{name}: a process at work died ({e})")
+            yield outcome
+        finished = True
     finally:
+        if not finished:  # Ctrl-C: what is half done is not waited for
+            for process in list(pool._processes.values()):
+                process.kill()
         pool.shutdown(cancel_futures=True)
-        shares.put(None)
-        listener.join()
+        if finished:  # a process that was killed may hold the lock of the queue for ever
+            shares.put(None)
+            listener.join()
 
 
 def _listen(shares: Any, advance: Advance) -> None:
@@ -174,6 +179,7 @@ def _listen(shares: Any, advance: Advance) -> None:
 
 def _start_worker(engine: str, jobs: int, shares: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     cv2.setNumThreads(max(1, (os.cpu_count() or 1) // jobs))
     _worker.update(engine=load_engine(engine), shares=shares)
 
