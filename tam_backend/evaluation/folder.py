@@ -8,15 +8,10 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from tam_backend.errors import BadInput, TamError
+from tam_backend.errors import BadInput
 from tam_backend.evaluation.protocols.base import Json
 from tam_backend.evaluation.runner import HIDDEN, MASKS
-from tam_backend.tracking.filestore import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows: two calls at once on one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from tam_backend.tracking.filestore import hold_lock, write_atomically
 
 REPORT, TABLE, PLOTS, OVERLAYS = "report.json", "report.md", "plots", "overlays"
 
@@ -37,11 +32,11 @@ class EvaluationFolder:
             self._refuse(known, conditions)
         try:
             hidden.mkdir(parents=True, exist_ok=True)
-            self._lock = (hidden / "lock").open("w")
+            busy = f"another tam evaluate is writing to {path}; wait for it or choose another --out"
+            self._lock = hold_lock(hidden / "lock", busy)
         except OSError as e:
             raise BadInput(f"--out {path} cannot be written: {e.strerror}") from e
         try:
-            self._hold()
             if known != conditions:
                 for name in ("results", "store", "errors"):
                     shutil.rmtree(hidden / name, ignore_errors=True)
@@ -76,15 +71,3 @@ class EvaluationFolder:
             raise BadInput(
                 f"--out {self.path} has results with {other}; choose another folder, or --force to replace them"
             )
-
-    def _hold(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise TamError(
-                f"another tam evaluate is writing to {self.path}; wait for it or choose another --out"
-            ) from e
-        except OSError:  # a file system without locks
-            pass

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tam_backend.cli import main
 from tam_backend.drawing import PALETTE
+from tam_backend.tracking.filestore import hold_lock
 from tam_backend.video import open_video
 from tests.evaluation.scenes import ids_of, moving_square, square, write_davis, write_ids
 from tests.tracking.fakes import fake_engine
@@ -199,6 +200,17 @@ class TestBroken:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine/thesis.txt").touch()
         assert "has files that are not from tam evaluate" in tam("evaluate", dataset, "--out", tmp_path / "mine")[2]
+
+    def test_two_at_once_on_one_folder(self, tam, dataset, tmp_path):
+        out = tmp_path / "out"
+        tam("evaluate", dataset, "--limit", 1, "--out", out)
+        with hold_lock(out / ".tam/lock", ""):
+            code, _, err = tam("evaluate", dataset, "--out", out)
+        assert code == 1
+        assert (
+            err
+            == f"tam evaluate: error: another tam evaluate is writing to {out}; wait for it or choose another --out\n"
+        )
 
     def test_other_conditions_need_another_folder(self, tam, dataset, tmp_path):
         out = tmp_path / "out"
