@@ -23,7 +23,7 @@ import cv2
 from tam_backend.drawing import encode_ids
 from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import TamError
-from tam_backend.evaluation.datasets import load_sequence
+from tam_backend.evaluation.datasets import BrokenSequence, load_sequence
 from tam_backend.evaluation.layouts import SequencePaths
 from tam_backend.evaluation.protocols import PROTOCOLS
 from tam_backend.evaluation.protocols.base import Json, Options, Work
@@ -77,6 +77,7 @@ def run_sequences(
     for paths in sequences:
         known = known_result(job, paths)
         if known is not None:
+            shutil.rmtree(_store_folder(job, paths.name), ignore_errors=True)  # a kill may have left it
             advance(paths.name, 1.0)
             yield Outcome(paths.name, known, known=True)
         else:
@@ -91,7 +92,7 @@ def run_sequences(
 def evaluate_sequence(job: Job, paths: SequencePaths, engine: Engine, advance: Advance) -> Outcome:
     """Evaluate one sequence and keep its result."""
     protocol = PROTOCOLS[job.protocol]
-    store_folder = job.folder / HIDDEN / "store" / paths.name
+    store_folder = _store_folder(job, paths.name)
     try:
         files = _fingerprint(paths)
         sequence = load_sequence(paths, merge=job.options.merge)
@@ -116,8 +117,10 @@ def evaluate_sequence(job: Job, paths: SequencePaths, engine: Engine, advance: A
         path = _result_path(job, paths.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"files": files, "result": result}).encode())
-    except TamError as e:
+    except BrokenSequence as e:  # it names the sequence
         return Outcome(paths.name, None, skipped=str(e))
+    except TamError as e:
+        return Outcome(paths.name, None, skipped=f"{paths.name}: {e}")
     except Exception as e:  # one sequence on which an engine fails must not cost the others
         log = job.folder / HIDDEN / "errors" / f"{paths.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +133,10 @@ def evaluate_sequence(job: Job, paths: SequencePaths, engine: Engine, advance: A
 
 def _result_path(job: Job, name: str) -> Path:
     return job.folder / HIDDEN / "results" / f"{name}.json"
+
+
+def _store_folder(job: Job, name: str) -> Path:
+    return job.folder / HIDDEN / "store" / name
 
 
 def _fingerprint(paths: SequencePaths) -> str:
@@ -151,23 +158,24 @@ def _in_processes(job: Job, todo: list[SequencePaths], jobs: int, advance: Advan
     pool = ProcessPoolExecutor(jobs, context, _start_worker, (job.engine, jobs, shares))
     listener = threading.Thread(target=_listen, args=(shares, advance), daemon=True)
     listener.start()
-    finished = False
+    orderly = False
     try:
         futures: dict[Future[Outcome], str] = {pool.submit(_work, job, paths): paths.name for paths in todo}
+        died = False
         for future in as_completed(futures):
             try:
                 outcome = future.result()
-            except BrokenProcessPool as e:  # a process died: out of memory, most likely
-                name = futures[future]
+            except BrokenProcessPool as e:  # out of memory, most likely
+                died, name = True, futures[future]
                 outcome = Outcome(name, None, skipped=f"{name}: a process at work died ({e})")
             yield outcome
-        finished = True
+        orderly = not died
     finally:
-        if not finished:  # Ctrl-C: what is half done is not waited for
+        if not orderly:  # Ctrl-C: what is half done is not waited for
             for process in list(pool._processes.values()):
                 process.kill()
         pool.shutdown(cancel_futures=True)
-        if finished:  # a process that was killed may hold the lock of the queue for ever
+        if orderly:  # a process that was killed may hold the lock of the queue for ever
             shares.put(None)
             listener.join()
 

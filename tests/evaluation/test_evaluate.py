@@ -56,6 +56,11 @@ def _two_objects() -> list[np.ndarray]:
     return [ids_of({1: square(2 + i, 0), 2: square(20, 12)}) for i in range(8)]
 
 
+def die(*_: object) -> None:
+    """In place of a worker's work."""
+    os._exit(1)
+
+
 def report_of(out: Path) -> dict:
     return json.loads((out / "report.json").read_text())
 
@@ -171,6 +176,18 @@ class TestBroken:
         assert "skipped right: RuntimeError: out of memory (see " in err
         assert "fail_once" in (tmp_path / "out/.tam/errors/right.txt").read_text()
 
+    def test_a_process_that_dies_costs_what_it_had_in_hand(self, dataset, tmp_path, capfd, monkeypatch):
+        """And the next call does what is left."""
+        arguments = ["evaluate", str(dataset), "--jobs", "2", "--limit", "2", "--out", str(tmp_path / "out")]
+        monkeypatch.setattr("tam_backend.evaluation.runner._work", die)
+        assert main(arguments) == 1
+        err = capfd.readouterr().err
+        assert "skipped both: a process at work died" in err
+        assert "skipped right: a process at work died" in err
+        monkeypatch.undo()
+        assert main(arguments) == 0
+        assert report_of(tmp_path / "out")["skipped"] == {}
+
     def test_nothing_at_all(self, tam, dataset, tmp_path):
         for path in dataset.rglob("00000.png"):
             path.write_bytes(b"damaged")
@@ -262,6 +279,7 @@ class TestGoingOn:
         assert again.wait(timeout=60) == 0
         assert content_of(out) == content_of(undisturbed)
         assert not list(out.rglob("*.partial"))
+        assert not list((out / ".tam/store").iterdir())
 
     @staticmethod
     def _start(dataset: Path, out: Path, seconds: float, protocol: str) -> subprocess.Popen[bytes]:
