@@ -29,61 +29,13 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tam_backend.engines import load_engine
-from tam_backend.prompts import Click, FramePrompts, Mask
+from tam_backend.evaluation.metrics import boundary_measure, region_similarity
+from tam_backend.evaluation.robot import next_click
+from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD
 from tam_backend.video import open_source
 
-#: Boundaries match within this share of the frame's diagonal (Perazzi et al., CVPR 2016).
-BOUNDARY_BOUND = 0.008
 CLICK_COUNTS = (1, 2, 3, 5)
-
-
-def region_similarity(mask: Mask, truth: Mask) -> float:
-    """J: intersection over union; 1 where both are empty."""
-    union = np.count_nonzero(mask | truth)
-    return np.count_nonzero(mask & truth) / union if union else 1.0
-
-
-def boundary_map(mask: Mask) -> Mask:
-    """Pixels that differ from their right, lower or lower right neighbour, as the DAVIS evaluation marks them."""
-    m = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
-    here = m[:-1, :-1]
-    return (here ^ m[:-1, 1:]) | (here ^ m[1:, :-1]) | (here ^ m[1:, 1:])
-
-
-def boundary_measure(mask: Mask, truth: Mask) -> float:
-    """F: harmonic mean of boundary precision and recall, matched within a disk of 0.008 diagonals (rounded up)."""
-    radius = math.ceil(BOUNDARY_BOUND * math.hypot(*mask.shape))
-    a, b = boundary_map(mask), boundary_map(truth)
-    if not a.any() or not b.any():
-        return float(a.any() == b.any())
-    precision = np.count_nonzero(a & within(b, radius)) / np.count_nonzero(a)
-    recall = np.count_nonzero(b & within(a, radius)) / np.count_nonzero(b)
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def within(points: Mask, radius: float) -> Mask:
-    """Pixels at most ``radius`` away from a marked pixel: dilation by a disk."""
-    distance = cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance <= radius)
-
-
-def most_interior(region: Mask) -> tuple[int, int]:
-    """x and y of the pixel farthest from the region's edge; the picture's border counts as an edge."""
-    padded = np.pad(region, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(np.argmax(distance), region.shape)
-    return int(x), int(y)
-
-
-def robot_click(mask: Mask, truth: Mask) -> Click | None:
-    """The next click of the robot user; None where nothing is left to correct."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((mask ^ truth).astype(np.uint8), connectivity=8)
-    if len(stats) < 2:
-        return None
-    region = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    x, y = most_interior(region)
-    return Click(x + 0.5, y + 0.5, positive=bool(truth[y, x]))
 
 
 def read_truth(folder: Path) -> list[Mask]:
@@ -108,8 +60,9 @@ def measure_clicks(images: Path, truth: list[Mask]) -> dict[str, float]:
         engine = load_engine("embedded")
         video = open_source(images)
         video[frame]
-        x, y = most_interior(truth[frame])
-        clicks = [Click(x + 0.5, y + 0.5)]
+        first = next_click(None, truth[frame])
+        assert first is not None
+        clicks = [first]
         value = 0.0
         for count in range(1, max(CLICK_COUNTS) + 1):
             if len(clicks) == count:
@@ -117,7 +70,7 @@ def measure_clicks(images: Path, truth: list[Mask]) -> dict[str, float]:
                 mask = engine.segmenter.segment(video, frame, FramePrompts(tuple(clicks))).mask
                 (first_ms if count == 1 else next_ms).append(1e3 * (time.perf_counter() - start))
                 value = region_similarity(mask, truth[frame])
-                click = robot_click(mask, truth[frame])
+                click = next_click(mask, truth[frame])
                 if click is not None:
                     clicks.append(click)
             if count in ious:

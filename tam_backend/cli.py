@@ -16,6 +16,8 @@ COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
     "serve": "start the backend for Label Studio",
     "doctor": "see what is installed and whether it works",
+    "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
+    "report": "compare two runs of tam evaluate, with pictures of where they differ",
     "checkpoints": "list, download and verify the published weights of SAM and XMem",
 }
 

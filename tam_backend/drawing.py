@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from tam_backend.video.base import Frame
 
@@ -35,6 +38,15 @@ def make_palette() -> Palette:
 
 
 PALETTE = make_palette()
+
+
+def encode_ids(ids: IdMap) -> bytes:
+    """An indexed PNG with the DAVIS palette. ids: HxW uint8."""
+    image = Image.frombytes("P", (ids.shape[1], ids.shape[0]), np.ascontiguousarray(ids).tobytes())
+    image.putpalette(PALETTE.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def draw_objects(frame: Frame, ids: IdMap, number: int | None = None) -> Frame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
@@ -14,17 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tam_backend.drawing import PALETTE
-from tam_backend.errors import BadInput, TamError
-from tam_backend.tracking.filestore import FileStore, write_atomically
+from tam_backend.drawing import encode_ids
+from tam_backend.errors import BadInput
+from tam_backend.tracking.filestore import FileStore, hold_lock, write_atomically
 from tam_backend.tracking.objects import IdMap
 from tam_backend.video.base import Frame
 from tam_backend.video.jpeg import encode_jpeg
-
-try:
-    import fcntl
-except ImportError:  # Windows: two calls at once on one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
 
 #: Results of earlier prompts are kept for reuse up to this size.
 STORE_BYTES = 2_000_000_000
@@ -67,11 +61,11 @@ class OutputFolder:
             self._refuse_foreign(run, known, pictures)
         try:
             self._hidden.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._hidden / "lock").open("w")
+            busy = f"another tam track is writing to {path}; wait for it or choose another --out"
+            self._lock = hold_lock(self._hidden / "lock", busy)
         except OSError as e:
             raise BadInput(f"--out {path} cannot be written: {e.strerror}") from e
         try:
-            self._hold()
             self._sweep()
             if force:
                 shutil.rmtree(self._hidden / "store", ignore_errors=True)
@@ -95,11 +89,7 @@ class OutputFolder:
 
     def write_ids(self, frame: int, ids: IdMap) -> None:
         """Write an indexed PNG with the DAVIS palette. ids: HxW uint8."""
-        image = Image.frombytes("P", (ids.shape[1], ids.shape[0]), np.ascontiguousarray(ids).tobytes())
-        image.putpalette(PALETTE.tobytes())
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        write_atomically(self.frame_path(frame), buffer.getvalue())
+        write_atomically(self.frame_path(frame), encode_ids(ids))
 
     def read_ids(self, frame: int) -> IdMap:
         """The HxW uint8 ids that were written."""
@@ -150,13 +140,3 @@ class OutputFolder:
                         path.unlink()
         for path in self._hidden.rglob("*.partial"):
             path.unlink()
-
-    def _hold(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise TamError(f"another tam track is writing to {self.path}; wait for it or choose another --out") from e
-        except OSError:  # a file system without locks
-            pass

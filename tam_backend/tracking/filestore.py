@@ -7,6 +7,14 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
+
+from tam_backend.errors import TamError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes at once in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
 
 _DIGEST_SIZE = 16
 
@@ -66,6 +74,23 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def hold_lock(path: Path, busy: str) -> IO[str]:
+    """Make a file and hold its lock until it is closed, or until this process ends in whatever way.
+
+    busy: what to say where another process holds it. Raises TamError with that text, OSError if it cannot be made.
+    """
+    file = path.open("w")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise TamError(busy) from None
+        except OSError:  # a file system without locks
+            pass
+    return file
 
 
 def _digest(content: bytes) -> bytes:

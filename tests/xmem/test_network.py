@@ -71,6 +71,7 @@ def test_load_xmem_takes_a_file_of_any_form(published: dict[str, Tensor], tmp_pa
         file = tmp_path / f"{number}.pth"
         torch.save(state, file)
         assert torch.equal(load_xmem(file).key_proj.e_proj.weight, published["key_proj.e_proj.weight"])
+        file.unlink()
 
 
 def test_load_xmem_refuses_other_files(published: dict[str, Tensor], tmp_path: Path) -> None:
@@ -96,3 +97,4 @@ def test_load_xmem_refuses_other_files(published: dict[str, Tensor], tmp_path: P
         torch.save(state, file)
         with pytest.raises(CheckpointError, match=message):
             load_xmem(file)
+        file.unlink()
