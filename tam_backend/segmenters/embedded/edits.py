@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 
-from tam_backend.segmenters.embedded.candidates import Candidate
+from tam_backend.features.filters import signed_distance
 from tam_backend.segmenters.embedded.search import Evidence, motion_odds, pace_at, search
 from tam_backend.segmenters.embedded.view import Array, Cues, Hints, Point, Region, View
 
 #: Weight of a click in units of log odds, and how far it reaches along ways of even colour and motion.
 CLICK_WEIGHT, CLICK_REACH = 4.0, 8.0
+#: From this many units of distance on, things are rather left as they are, and from twice as many with full weight.
+KEEP_FROM, KEEP_LIMIT, UNIT_FLOOR = 2.0, 6.0, 2.0
 #: Colours next to a negative click count this many times over as background, out to this distance over the regions.
 REFUSED_WEIGHT, REFUSED_REACH = 4.0, 3.0
 
@@ -27,7 +27,7 @@ def edit(view: View, hints: Hints, before: Array, point: Point, positive: bool, 
     if region[point[1], point[0]] == positive:
         return hints.pinned(before.copy())
     fixed = motion_odds(view, pace_at(view, hints.positive[0])) if hints.positive else np.zeros(view.shape, np.float32)
-    evidence = Evidence(fixed + _click_odds(view, hints), _refused(view, hints))
+    evidence = Evidence(fixed + _click_odds(view, hints) + _keep(region, point), _refused(view, hints))
     start = region | hints.inside if positive else region & ~_negative_side(view, hints) & ~hints.outside
     after = search(view, hints, start | hints.inside, evidence, cues)
     if not cues.local:
@@ -38,6 +38,20 @@ def edit(view: View, hints: Hints, before: Array, point: Point, positive: bool, 
     result = before.copy()
     result[rim] = np.maximum(before, after)[rim] if positive else np.minimum(before, after)[rim]
     return hints.pinned(result)
+
+
+def _keep(region: Region, point: Point) -> Array:
+    """Log odds for leaving things as they are far from a click.
+
+    People click in the middle of what is wrong, so what is wrong ends on the far side about as far away as the outline
+    is on the near side: that distance is the unit in which far is measured.
+    """
+    canvas = np.ones(region.shape, np.uint8)
+    canvas[point[1], point[0]] = 0
+    way = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
+    unit = max(UNIT_FLOOR, float(abs(signed_distance(region)[point[1], point[0]])))
+    pull = KEEP_LIMIT * np.clip((way / unit - KEEP_FROM) / KEEP_FROM, 0, 1)
+    return np.where(region, pull, -pull).astype(np.float32)
 
 
 def _piece(change: Region, point: Point) -> Region:
