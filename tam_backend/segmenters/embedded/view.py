@@ -46,8 +46,8 @@ class Cues:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """lab: hxwx3 uint8. smooth: the guided filter along its edges. bins: hxw, numbers of colours. contrast: hxw in [0, 1], the share of
-    the frame's pixels that lie on a weaker edge. speed: hxw, relative to the camera in units of noise, or None.
+    """lab: hxwx3 uint8. smooth: the guided filter along its edges. bins: hxw, numbers of colours. contrast: hxw in
+    [0, 1], the share of the frame's pixels that lie on a weaker edge. speed: hxw, relative to the camera in units of noise, or None.
     """
 
     lab: npt.NDArray[np.uint8]
@@ -75,7 +75,14 @@ class View:
             size = (geometry.flow_width, geometry.flow_height)
             lab = np.asarray(cv2.resize(features.lab(video, frame), size, interpolation=cv2.INTER_AREA), np.uint8)
             speed = features.relative_speed(video, frame) if cues.motion else None
-            return View(lab, GuidedFilter(unit(lab), RADIUS, FLAT), colour_bins(lab), _contrast(lab), speed, RegionGraph.build(lab, speed))
+            return View(
+                lab,
+                GuidedFilter(unit(lab), RADIUS, FLAT),
+                colour_bins(lab),
+                _contrast(lab),
+                speed,
+                RegionGraph.build(lab, speed),
+            )
 
         return features.store.get((video.key, "view", frame, cues.motion), make)
 
