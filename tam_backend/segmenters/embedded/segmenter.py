@@ -118,7 +118,7 @@ class _Prior:
 
 def _reduced(mask: Mask, view: View) -> Array:
     height, width = view.shape
-    return cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _refuse_contradictions(clicks: tuple[Click, ...]) -> None:

@@ -47,7 +47,8 @@ class Cues:
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """lab: hxwx3 uint8. smooth: the guided filter along its edges. bins: hxw, numbers of colours. contrast: hxw in
-    [0, 1], the share of the frame's pixels that lie on a weaker edge. speed: hxw, relative to the camera in units of noise, or None.
+    [0, 1], the share of the frame's pixels that lie on a weaker edge. speed: hxw, relative
+    to the camera in units of noise, or None.
     """
 
     lab: npt.NDArray[np.uint8]
