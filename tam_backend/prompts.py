@@ -41,12 +41,19 @@ class FramePrompts:
     """Everything a person gave on one frame for one object.
 
     clicks: in the order they were made. mask: HxW bool, drawn or fixed by hand; it is the truth for this frame, so
-    clicks and box beside it have no effect on the frame.
+    clicks and box beside it have no effect on the frame. refine: the mask is a rough one instead, whose outline is to be
+    drawn anew; clicks beside it then count, and the box does not.
     """
 
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
     mask: Mask | None = None
+    refine: bool = False
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the mask of the frame is given, and stays as it is."""
+        return self.mask is not None and not self.refine
 
     def digest(self) -> str:
         """A name for the content: equal prompts have equal digests, in every process and on every machine."""
@@ -54,7 +61,9 @@ class FramePrompts:
         if self.mask is not None:
             h.update(b"mask%d,%d;" % self.mask.shape)
             h.update(np.packbits(self.mask).tobytes())
-            return h.hexdigest()
+            if not self.refine:
+                return h.hexdigest()
+            h.update(b"refine")
         h.update(repr([(c.x, c.y, c.positive) for c in self.clicks]).encode())
         if self.box is not None:
             h.update(repr(("box", self.box.left, self.box.top, self.box.right, self.box.bottom)).encode())

@@ -91,6 +91,11 @@ def add_parser(subparsers: Any) -> None:
         help="the mask on a frame, which stays as it is: an indexed PNG (each value is an object) or a black and white "
         "one (of object OBJECT, default 1). An empty mask with OBJECT: the object is not on this frame",
     )  # fmt: skip
+    prompts.add_argument(
+        "--refine-masks", action="store_true",
+        help="the masks given are rough ones: draw their outlines anew, near to where they are, and let clicks on the "
+        "same frame change them",
+    )  # fmt: skip
     parser.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame to track (default: 0)")
     parser.add_argument("--end", type=int, metavar="FRAME", help="last frame to track (default: the last one)")
     parser.add_argument(
@@ -124,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings.from_env(os.environ)
     with contextlib.closing(_open(args.video)) as video:
         frames = _frames(args, len(video))
-        prompts = collect_prompts(args.click, args.mask, video, frames)
+        prompts = collect_prompts(args.click, args.mask, video, frames, args.refine_masks)
         naming = Naming(args.from_name, args.to_name, args.region_type, name_objects(prompts, args.label))
         _protect_inputs(args)
         engine = load_engine(args.engine or settings.engine, settings)

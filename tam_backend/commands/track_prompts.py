@@ -90,16 +90,21 @@ def _object_id(number: str, text: str) -> int:
 
 
 def collect_prompts(
-    clicks: Sequence[ClickOption], masks: Sequence[MaskOption], video: Reader, frames: range
+    clicks: Sequence[ClickOption], masks: Sequence[MaskOption], video: Reader, frames: range, refine: bool = False
 ) -> ObjectPrompts:
-    """All prompts, by object and frame. Raises BadInput naming the option that cannot be used, and why."""
+    """All prompts, by object and frame. refine: the masks are rough ones.
+
+    Raises BadInput naming the option that cannot be used, and why.
+    """
+    if refine and not masks:
+        raise BadInput("--refine-masks goes with --mask FRAME=PNG: there is no mask to refine")
     if not clicks and not masks:
         raise BadInput("say what to track: --click FRAME,X,Y or --mask FRAME=PNG")
     objects: ObjectPrompts = {}
     for option in masks:
         _check_frame(f"--mask {option.text}", option.frame, video, frames)
         for object_id, mask in _masks_of(option).items():
-            prompts = FramePrompts(mask=mask)
+            prompts = FramePrompts(mask=mask, refine=refine and bool(mask.any()))
             _check_size(f"--mask {option.text}", prompts, video)
             on_frames = objects.setdefault(object_id, {})
             if option.frame in on_frames:
@@ -110,10 +115,10 @@ def collect_prompts(
         _check_size(f"--click {given.text}", FramePrompts(clicks=(given.click,)), video)
         on_frames = objects.setdefault(given.object_id, {})
         known = on_frames.get(given.frame, FramePrompts())
-        if known.mask is not None:
+        if known.by_hand:
             raise BadInput(
                 f"--click {given.text}: object {given.object_id} has a mask on frame {given.frame}, which is the truth "
-                "there; leave out the click or the mask"
+                "there; leave out the click or the mask, or say --refine-masks"
             )
         on_frames[given.frame] = replace(known, clicks=(*known.clicks, given.click))
     for object_id, on_frames in objects.items():

@@ -27,42 +27,57 @@ def signed_distance(region: Region) -> Array:
     return np.asarray(inside - outside, np.float32)
 
 
-def guided_filter(guide: Array, values: Array, radius: int, eps: float) -> Array:
-    """Smooth HxW values while keeping the edges of the HxWx3 guide in [0, 1].
+class GuidedFilter:
+    """Smooths HxW values while keeping the edges of an HxWx3 guide in [0, 1]; made once, for any number of values.
 
-    The colour version of He, Sun and Tang, "Guided Image Filtering", PAMI 2013: in each window the result is an
-    affine function of the guide; ``eps`` is the variance of the guide below which a window counts as flat.
+    The colour version of He, Sun and Tang, "Guided Image Filtering", PAMI 2013: in each window of ``radius`` pixels
+    the result is an affine function of the guide; ``eps`` is the variance of the guide below which a window counts as
+    flat.
     """
 
-    def mean(x: Array) -> Array:
-        size = (2 * radius + 1, 2 * radius + 1)
-        return np.asarray(cv2.boxFilter(x, -1, size, borderType=cv2.BORDER_REPLICATE), np.float32)
+    def __init__(self, guide: Array, radius: int, eps: float) -> None:
+        self._size = (2 * radius + 1, 2 * radius + 1)
+        self._channels = [np.ascontiguousarray(guide[..., c], np.float32) for c in range(3)]
+        self._means = [self._average(c) for c in self._channels]
 
-    channels = [np.ascontiguousarray(guide[..., c]) for c in range(3)]
-    m = [mean(c) for c in channels]
-    mean_values = mean(values)
-    covariance = [mean(c * values) - mc * mean_values for c, mc in zip(channels, m, strict=True)]
-    rr = mean(channels[0] * channels[0]) - m[0] * m[0] + eps
-    rg = mean(channels[0] * channels[1]) - m[0] * m[1]
-    rb = mean(channels[0] * channels[2]) - m[0] * m[2]
-    gg = mean(channels[1] * channels[1]) - m[1] * m[1] + eps
-    gb = mean(channels[1] * channels[2]) - m[1] * m[2]
-    bb = mean(channels[2] * channels[2]) - m[2] * m[2] + eps
-    # The inverse of the symmetric 3x3 covariance, by cofactors.
-    i00, i01, i02 = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
-    i11, i12, i22 = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    determinant = rr * i00 + rg * i01 + rb * i02
-    c0, c1, c2 = covariance
-    slopes = [
-        (i00 * c0 + i01 * c1 + i02 * c2) / determinant,
-        (i01 * c0 + i11 * c1 + i12 * c2) / determinant,
-        (i02 * c0 + i12 * c1 + i22 * c2) / determinant,
-    ]
-    offset = mean_values - slopes[0] * m[0] - slopes[1] * m[1] - slopes[2] * m[2]
-    result = mean(offset)
-    for slope, channel in zip(slopes, channels, strict=True):
-        result += mean(slope) * channel
-    return result
+        def covariance(i: int, j: int) -> Array:
+            return self._average(self._channels[i] * self._channels[j]) - self._means[i] * self._means[j]
+
+        rr, gg, bb = (covariance(i, i) + np.float32(eps) for i in range(3))
+        rg, rb, gb = covariance(0, 1), covariance(0, 2), covariance(1, 2)
+        # The inverse of the symmetric 3x3 covariance, by cofactors.
+        i00, i01, i02 = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
+        i11, i12, i22 = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
+        determinant = rr * i00 + rg * i01 + rb * i02
+        self._inverse = [i / determinant for i in (i00, i01, i02, i11, i12, i22)]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in (*self._channels, *self._means, *self._inverse))
+
+    def __call__(self, values: Array) -> Array:
+        """HxW float32 to HxW float32."""
+        mean_values = self._average(values)
+        c0, c1, c2 = (
+            self._average(c * values) - m * mean_values for c, m in zip(self._channels, self._means, strict=True)
+        )
+        i00, i01, i02, i11, i12, i22 = self._inverse
+        slopes = (i00 * c0 + i01 * c1 + i02 * c2, i01 * c0 + i11 * c1 + i12 * c2, i02 * c0 + i12 * c1 + i22 * c2)
+        offset = mean_values
+        for slope, mean in zip(slopes, self._means, strict=True):
+            offset = offset - slope * mean
+        result = self._average(offset)
+        for slope, channel in zip(slopes, self._channels, strict=True):
+            result += self._average(slope) * channel
+        return result
+
+    def _average(self, x: Array) -> Array:
+        return np.asarray(cv2.boxFilter(x, -1, self._size, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def guided_filter(guide: Array, values: Array, radius: int, eps: float) -> Array:
+    """One use of a ``GuidedFilter``."""
+    return GuidedFilter(guide, radius, eps)(values)
 
 
 def window(region: Region, margin: int) -> tuple[slice, slice]:

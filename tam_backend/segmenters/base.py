@@ -23,8 +23,10 @@ class Segmenter(Protocol):
     def segment(self, video: Reader, frame: int, prompts: FramePrompts, prior: Mask | None = None) -> Segmentation:
         """Segment the object on ``video[frame]`` from clicks and box (``prompts.locates`` is true).
 
-        prior: HxW bool, the mask that the clicks correct. It is a hint for segmenters that take a mask as a prompt; the
-        others leave it aside, and the result need not resemble it.
+        prior: HxW bool, the mask that the clicks correct. Where all clicks agree with it, its outline is to be drawn
+        anew. It is a hint, and the result need not resemble it.
+
+        A mask in the prompts is returned as it is. (``refine`` is the business of ``segment_with_prior``.)
 
         The video comes along, not just the image, because a segmenter may look at neighbouring frames (motion).
         Every positive click is inside the mask, every negative one outside. Raises BadInput when the prompts do not

@@ -207,6 +207,7 @@ def pack_anchors(anchors: Mapping[int, Anchor]) -> bytes:
                 "clicks": [[c.x, c.y, c.positive] for c in prompts.clicks],
                 "box": [box.left, box.top, box.right, box.bottom] if box else None,
                 "mask": _pack_mask(prompts.mask),
+                "refine": prompts.refine,
                 "prior": _pack_mask(anchor.prior),
             }
         )
@@ -221,6 +222,7 @@ def unpack_anchors(blob: bytes) -> dict[int, Anchor]:
             clicks=tuple(Click(x, y, positive) for x, y, positive in fact["clicks"]),
             box=Box(*fact["box"]) if fact["box"] else None,
             mask=_unpack_mask(fact["mask"]),
+            refine=fact.get("refine", False),
         )
         anchors[fact["frame"]] = Anchor(prompts, _unpack_mask(fact["prior"]))
     return anchors

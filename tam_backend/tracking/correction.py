@@ -27,6 +27,13 @@ def _component_at(mask: Mask, click: Click) -> Mask:
     return labels == label if label else np.zeros_like(mask)
 
 
+def _refined(segmenter: Segmenter, video: Reader, frame: int, mask: Mask) -> Segmentation:
+    inside = interior_point(mask)
+    if inside is None:
+        return Segmentation(mask, 1.0)
+    return segmenter.segment(video, frame, FramePrompts(clicks=(inside,)), mask)
+
+
 def segment_with_prior(
     segmenter: Segmenter, video: Reader, frame: int, prompts: FramePrompts, prior: Mask | None
 ) -> Segmentation:
@@ -37,7 +44,15 @@ def segment_with_prior(
     its answer is taken over just where a click asked for a change: the added piece under a positive click outside the
     prior, the removed piece under a negative click inside it. So one negative click takes a leak away and one positive
     click adds a lost arm, and neither redraws the object.
+
+    A mask to be refined is a prior that nobody objects to: its outline is drawn anew, and then the clicks edit it.
     """
+    if prompts.refine and prompts.mask is not None:
+        refined = _refined(segmenter, video, frame, prompts.mask)
+        if not prompts.clicks:
+            return refined
+        edited = segment_with_prior(segmenter, video, frame, FramePrompts(clicks=prompts.clicks), refined.mask)
+        return Segmentation(edited.mask, min(refined.score, edited.score))
     if prior is None or prompts.box is not None or (prompts.locates and not prior.any()):
         return segmenter.segment(video, frame, prompts)
     changes = [c for c in prompts.clicks if bool(prior[int(c.y), int(c.x)]) != c.positive]

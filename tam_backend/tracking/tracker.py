@@ -41,7 +41,7 @@ class Anchor:
         return self._digest
 
     def _make_digest(self) -> str:
-        if self.prompts.mask is not None:  # what was on the screen before does not matter to a drawn mask
+        if self.prompts.by_hand:  # what was on the screen before does not matter to a drawn mask
             return self.prompts.digest()
         prior = FramePrompts(mask=self.prior).digest() if self.prior is not None else ""
         return hashlib.blake2b(f"{self.prompts.digest()}/{prior}".encode(), digest_size=16).hexdigest()
@@ -161,7 +161,7 @@ class Tracker:
         if not anchors:
             return None
         if frame in anchors:
-            if anchors[frame].prompts.mask is not None:
+            if anchors[frame].prompts.by_hand:
                 return self._anchor(frame, anchors[frame])
             key = self._anchor_key(frame, anchors[frame])
         else:
@@ -201,7 +201,8 @@ class Tracker:
         return f"anchor/{self._video.key}/{self._engine_id}/{frame}/{anchor.digest()}"
 
     def _anchor(self, frame: int, anchor: Anchor) -> TrackedFrame:
-        if anchor.prompts.mask is not None:
+        if anchor.prompts.by_hand:
+            assert anchor.prompts.mask is not None
             soft = anchor.prompts.mask.astype(np.uint8) * np.uint8(255)
             return TrackedFrame(frame, soft, 1.0, anchor=True, by_hand=True)
         key = self._anchor_key(frame, anchor)

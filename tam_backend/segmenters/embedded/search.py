@@ -1,0 +1,96 @@
+"""From a rough region to the object's outline: colours and region are estimated in turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from tam_backend.features.colour import ColourModel
+from tam_backend.features.filters import sigmoid, signed_distance
+from tam_backend.segmenters.embedded.view import Array, Cues, Hints, Point, Region, View
+
+#: Rounds of learning colours from the mask and cutting the mask anew.
+ROUNDS = 4
+#: What moves at least at this share of the speed at the click belongs to what was clicked rather than not.
+SPEED_SHARE = 0.55
+#: Speed at a click, in units of noise, from which motion begins to tell anything, and from which it has full weight.
+SPEED_SOME, SPEED_CLEAR = 2.0, 5.0
+#: Colours of the object are learnt this share of its radius away from its edge, where the mask is surely right.
+CORE_SHARE, GAP_SHARE = 0.3, 0.1
+#: Weights of the evidence, in units of log odds, and where each is cut off.
+MOTION_LIMIT = 2.0
+COLOUR_WEIGHT, COLOUR_LIMIT = 0.7, 2.5
+PRIOR_SHARE, PRIOR_LIMIT = 0.25, 1.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """fixed: hxw log odds of the object that do not depend on the region (motion, clicks). refused: hxw, how much more
+    than others a pixel tells about the colours of the background."""
+
+    fixed: Array
+    refused: Array
+
+
+def pace_at(view: View, point: Point) -> float:
+    """Median speed around a point, in units of noise; 0 where there is no motion."""
+    x, y = point
+    return 0.0 if view.speed is None else float(np.median(view.speed[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]))
+
+
+def speed_trust(pace: float) -> float:
+    """How far motion tells what moves with this speed from the background, in [0, 1]."""
+    return float(np.clip(np.log(max(pace, 1e-6) / SPEED_SOME) / np.log(SPEED_CLEAR / SPEED_SOME), 0, 1))
+
+
+def motion_odds(view: View, pace: float) -> Array:
+    """Log odds, hxw, of what moves with ``pace``; all 0 where motion tells nothing."""
+    trust = speed_trust(pace)
+    if view.speed is None or trust == 0:
+        return np.zeros(view.shape, np.float32)
+    odds = 2 * np.log((view.speed + 0.3) / (SPEED_SHARE * pace + 0.3))
+    return np.asarray(trust * np.clip(odds, -MOTION_LIMIT, MOTION_LIMIT), np.float32)
+
+
+def search(view: View, hints: Hints, start: Region, evidence: Evidence, cues: Cues) -> Array:
+    """Probability of the object, hxw float32. start: hxw bool, where the search begins."""
+    region, probability = start, start.astype(np.float32)
+    for _ in range(ROUNDS):
+        radius = max(1.0, float(np.sqrt(np.count_nonzero(region) / np.pi)))
+        depth = signed_distance(region)
+        odds = evidence.fixed.copy()
+        if cues.colour:
+            colour = _colours(view, hints, evidence.refused, depth, radius, cues).log_odds(view.bins)
+            odds += COLOUR_WEIGHT * np.clip(colour, -COLOUR_LIMIT, COLOUR_LIMIT)
+        if cues.position:
+            odds += np.clip(depth / (PRIOR_SHARE * radius), -PRIOR_LIMIT, PRIOR_LIMIT)
+        estimate = hints.pinned(sigmoid(odds))
+        if cues.edges:
+            estimate = hints.pinned(np.clip(view.smooth(estimate), 0, 1))
+        kept = connected(estimate > 0.5, hints)
+        if not kept.any():
+            break
+        region, probability = kept, np.where(kept | (estimate <= 0.5), estimate, 0).astype(np.float32)
+    return probability
+
+
+def _colours(view: View, hints: Hints, refused: Array, depth: Array, radius: float, cues: Cues) -> ColourModel:
+    core = depth > (min(CORE_SHARE * radius, 0.4 * float(depth.max())) if cues.core else 0)
+    # Background close to the object tells more about where the object ends than background far away.
+    ground = np.where(depth < -GAP_SHARE * radius, np.exp(depth / (7 * radius)), 0).astype(np.float32) + 1e-9
+    return ColourModel.learn(view.bins, (core | hints.inside).astype(np.float32), ground + refused)
+
+
+def connected(region: Region, hints: Hints) -> Region:
+    """The parts that hold a positive click; with a box alone, the parts that are not specks."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
+    keep = np.zeros(count, bool)
+    if hints.positive:
+        keep[[labels[y, x] for x, y in hints.positive]] = True
+    else:
+        areas = stats[:, cv2.CC_STAT_AREA]
+        keep[1:] = areas[1:] >= 0.05 * areas[1:].max(initial=0)
+    keep[0] = False
+    return np.asarray(keep[labels])
