@@ -6,6 +6,8 @@ frames around a correction need not wait for the other side. In the middle both 
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -31,11 +33,12 @@ def fuse(earlier: Propagated, later: Propagated, share: float) -> Propagated:
     """One result for a frame that was reached from both sides.
 
     share: of the later anchor's run by distance, in (0, 1). The soft values are averaged, so that where the sides
-    disagree the one that counts more decides, and where both are in doubt the doubt stays.
+    disagree the one that counts more decides, the earlier one at a tie, and where both are in doubt the doubt stays.
     """
     weights = [(1 - share) * earlier.quality**QUALITY_POWER, share * later.quality**QUALITY_POWER]
     total = sum(weights)
     weight = weights[1] / total if total > 0 else share
+    weight = math.ceil(255 * weight - 0.5) / 255  # so that of 255 here and 0 there never both are "object"
     soft = np.asarray(cv2.addWeighted(earlier.soft, 1 - weight, later.soft, weight, 0), np.uint8)
     return Propagated(soft, fused_quality(earlier, later, weight))
 

@@ -54,7 +54,18 @@ def test_the_better_side_decides_from_farther_away():
 
 def test_a_side_that_knows_nothing_does_not_count():
     assert fuse(side(255, 0, quality=0.0), side(0, 255, quality=0.3), 0.1).soft.tolist() == [[0, 255]]
-    assert fuse(side(200, 0, quality=0.0), side(0, 200, quality=0.0), 0.5).soft.tolist() == [[100, 100]]
+    assert fuse(side(200, 0, quality=0.0), side(0, 200, quality=0.0), 0.2).soft.tolist() == [[160, 40]]
+
+
+@relaxed
+@given(st.floats(0.001, 0.999), st.floats(0, 1), st.floats(0, 1))
+def test_one_side_decides_where_they_contradict_each_other(share, one, other):
+    result = fuse(side(255, 0, quality=one), side(0, 255, quality=other), share)
+    assert np.count_nonzero(result.soft >= SOFT_THRESHOLD) == 1
+
+
+def test_a_tie_goes_to_the_earlier_side():
+    assert (fuse(side(255, 0), side(0, 255), 0.5).soft >= SOFT_THRESHOLD).tolist() == [[True, False]]
 
 
 def test_quality_falls_where_the_sides_disagree():
