@@ -12,7 +12,7 @@ Array = npt.NDArray[np.float32]
 #: Flow is only trusted to about this many pixels; the noise scale never falls below it.
 NOISE_FLOOR = 0.15
 #: The fit looks at about this many points of the flow field, whatever its size.
-FIT_POINTS = 2000
+FIT_POINTS = 3000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

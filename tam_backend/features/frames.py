@@ -161,16 +161,16 @@ class FrameFeatures:
 
     def _pair(self, video: Reader, first: int, second: int) -> FlowPair:
         def compute() -> FlowPair:
-            a, b = self._gray(video, first), self._gray(video, second)
+            a, b = self.gray(video, first), self.gray(video, second)
             if cv2.getNumThreads() == 1:
-                return FlowPair(_dense_flow(a, b), _dense_flow(b, a))
-            back = _helper.submit(_dense_flow, b, a)  # OpenCV's own threads leave the second core idle half of the time
-            return FlowPair(_dense_flow(a, b), back.result())
+                return FlowPair(dense_flow(a, b), dense_flow(b, a))
+            back = _helper.submit(dense_flow, b, a)  # OpenCV's own threads leave the second core idle half of the time
+            return FlowPair(dense_flow(a, b), back.result())
 
         return self.store.get((video.key, "flow", first, second), compute)
 
-    def _gray(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
-        """Luma at the flow's size. Cheap enough from the stored colours that it is not stored itself."""
+    def gray(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
+        """hxw uint8: luma at the flow's size. Cheap enough from the stored colours that it is not stored itself."""
         geometry = self.geometry(video)
         luma = self.lab(video, frame)[..., 0]
         size = (geometry.flow_width, geometry.flow_height)
@@ -182,8 +182,10 @@ def _squared(vectors: Array) -> Array:
     return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
 
 
-def _dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-    """Dense inverse search (Kroeger et al., ECCV 2016) at its medium preset; the fast one costs several points."""
+def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """From ``a`` to ``b``, hxw uint8 each; hxwx2, pixels.
+
+    Dense inverse search (Kroeger et al., ECCV 2016) at its medium preset; the fast one costs several points."""
     height, width = a.shape
     bottom, right = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
     if bottom or right:

@@ -15,6 +15,7 @@ from tam_backend.features.colour import ColourModel
 from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
+from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
 from tam_backend.video.base import Reader
 
@@ -33,6 +34,9 @@ REACH = 12
 RADIUS, FLAT = 4, 1e-4
 #: Slope with which the filtered mask is sharpened again, so that it does not blur from frame to frame.
 SHARPNESS = 12.0
+#: Where a frame looks as the first one of the run, the mask that a person decided there counts for this share against
+#: the one that flow brings, and both together count for so much more.
+RECALL_WEIGHT, RECALL_CERTAIN = 0.9, 0.5
 #: Soft values up to this one are not carried on.
 FAINT = 12
 #: The longest flow is looked for so far around the mask, pixels.
@@ -86,16 +90,21 @@ class EmbeddedPropagation:
             self._soft: SoftMask = soft[start]
             self._trust = 1.0
             self._sighting = Sighting.first(self._soft >= SOFT_THRESHOLD)
+            self._origin = self._remember(start, self._soft)
         else:
             self._soft = np.asarray(state["soft"], np.uint8)
             self._trust = float(state["trust"])
             self._sighting = Sighting.of(state["sighting"])
+            origin = int(state["origin"])
+            self._origin = self._remember(origin, soft[origin])
+            self._origin.resume(state)
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         return {
             "soft": self._soft.copy(),
             "trust": np.array(self._trust, np.float64),
             "sighting": self._sighting.array(),
+            **self._origin.state(),
         }
 
     def step(self, frame: int) -> Propagated:
@@ -104,6 +113,7 @@ class EmbeddedPropagation:
         if self._colours is None:
             self._trust *= TRUST_ABSENT
             return Propagated(self._geometry.to_full(self._soft), self._trust)
+        self._origin.step(self._features.flow(self._video, frame, previous))
         speed = self._features.speed(self._video, frame)
         assert speed is not None  # there is a neighbour: the frame the step came from
         part = self._follow(before, previous, speed)
@@ -134,6 +144,7 @@ class EmbeddedPropagation:
         longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
         part = window(sources, math.ceil(longest) + RING[1])
         arrived = _sample(unit(before[source]), arrival.back[part], part, source)
+        certain = self._recall(arrived, part)
         moved = arrived >= 0.5
         if not moved.any():
             self._trust *= TRUST_GONE
@@ -141,7 +152,7 @@ class EmbeddedPropagation:
         consistent = arrival.consistent[part]
         self._trust *= float(consistent[moved].mean()) ** TRUST_SHARE
         depth = signed_distance(moved)
-        evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent)
+        evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
         evidence += COLOUR_WEIGHT * self._colour(part) + _motion_evidence(speed[part], depth)
         near = depth > -REACH
         inner = window(moved, REACH + 2 * RADIUS)
@@ -150,6 +161,37 @@ class EmbeddedPropagation:
         smooth = guided_filter(unit(lab), values, RADIUS, FLAT)
         self._soft[part][inner] = np.rint(np.where(near[inner], 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
         return part
+
+    def _recall(self, arrived: Array, part: Window) -> Array:
+        """Put the mask that flow brings to a part of this frame right by that of the frame the run began at. Returns
+        for each pixel how much it looks as it did there, in [0, 1]."""
+        certain = np.zeros_like(arrived)
+        moved = arrived >= 0.5
+        if not moved.any():
+            return certain
+        top, left = part[0].start, part[1].start
+        rows, columns = window(moved, 0)
+        around = slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left)
+        recalled = self._origin.recall(self._features.gray(self._video, self._last), around)
+        if recalled is None:
+            return certain
+        (rows, columns), mask, alike = recalled
+        first_row, first_column = max(rows.start, top), max(columns.start, left)
+        height = min(rows.stop, top + arrived.shape[0]) - first_row
+        width = min(columns.stop, left + arrived.shape[1]) - first_column
+
+        def common(values: Array, row: int, column: int) -> Array:
+            """The pixels that are in both parts; row, column: where the part of ``values`` begins."""
+            return values[first_row - row :, first_column - column :][:height, :width]
+
+        alike, mask = (common(values, rows.start, columns.start) for values in (alike, mask))
+        common(certain, top, left)[:] = alike
+        ours = common(arrived, top, left)
+        ours += RECALL_WEIGHT * alike * (mask - ours)
+        return certain
+
+    def _remember(self, frame: int, soft: SoftMask) -> Origin:
+        return Origin(frame, self._features.gray(self._video, frame), unit(soft), self._geometry)
 
     def _colour(self, part: Window) -> Array:
         """Log odds of the object by the colours of a part of this frame."""
