@@ -257,10 +257,10 @@ class _Work:
             for step in self.interruption.stoppable(steps):
                 if isinstance(step, ObjectsFrame):
                     self._finish(step)
-                    continue
-                if not (step.reused or step.by_hand):
-                    self.fresh.add(step.frame)
-                bar.update()
+                elif isinstance(step, TrackedFrame):
+                    if not (step.reused or step.by_hand):
+                        self.fresh.add(step.frame)
+                    bar.update()
 
     def _anchors(self, on_frames: Mapping[int, FramePrompts]) -> dict[int, Anchor]:
         """Prompts that say where the object is stand for themselves; the others correct what those give there."""
@@ -277,12 +277,12 @@ class _Work:
     def _reach(self, anchors: Mapping[int, Anchor], frame: int) -> TrackedFrame | None:
         """Track as far as one frame; None if Ctrl-C comes first."""
         with (
-            contextlib.closing(self.tracker.track(anchors, frame)) as steps,
+            contextlib.closing(self.tracker.steps(anchors, frame)) as steps,
             progress(None, None, f"what is on frame {frame}", quiet=self.quiet) as bar,
         ):
             for step in self.interruption.stoppable(steps):
                 bar.update()
-                if step.frame == frame:
+                if isinstance(step, TrackedFrame) and step.frame == frame:
                     return step
         return None
 

@@ -33,13 +33,14 @@ class CameraMotion:
 
     def flow(self, height: int, width: int) -> Array:
         """HxWx2 float32, the flow of the background alone, in pixels of the flow's size."""
-        x, y = _axes(height, width)
+        x, y = (axis.astype(np.float32) for axis in _axes(height, width))
         out = np.empty((height, width, 2), np.float32)
-        for part in range(2):
-            c = self.coefficients[part]
+        for part, c in enumerate(self.coefficients.astype(np.float32)):
             row = c[0] + c[1] * x + c[3] * x * x
             column = c[2] * y + c[5] * y * y
-            out[..., part] = row[None, :] + column[:, None] + (c[4] * y)[:, None] * x[None, :]
+            np.multiply((c[4] * y)[:, None], x, out=out[..., part])
+            out[..., part] += row
+            out[..., part] += column[:, None]
         return out
 
     def displacement(self, x: float, y: float, height: int, width: int) -> tuple[float, float]:
@@ -64,24 +65,30 @@ class CameraMotion:
         stride = max(1, round((height * width / FIT_POINTS) ** 0.5))
         sample = flow[stride // 2 :: stride, stride // 2 :: stride].astype(np.float64)
         x, y = _axes(height, width)
-        gx, gy = np.meshgrid(x[stride // 2 :: stride], y[stride // 2 :: stride])
-        gx, gy, u, v = gx.ravel(), gy.ravel(), sample[..., 0].ravel(), sample[..., 1].ravel()
-        one, zero = np.ones_like(gx), np.zeros_like(gx)
-        # Unknowns: a0 a1 a2 of u, b0 b1 b2 of v, and the two that both parts share.
-        design_u = np.stack([one, gx, gy, zero, zero, zero, gx * gx, gx * gy])
-        design_v = np.stack([zero, zero, zero, one, gx, gy, gx * gy, gy * gy])
+        gx, gy = (g.ravel() for g in np.meshgrid(x[stride // 2 :: stride], y[stride // 2 :: stride]))
+        one, zero, count = np.ones_like(gx), np.zeros_like(gx), len(gx)
+        # Unknowns: a0 a1 a2 of u, b0 b1 b2 of v, and the two that both parts share. One column for each u, then each v.
+        design = np.hstack(
+            [
+                np.stack([one, gx, gy, zero, zero, zero, gx * gx, gx * gy]),
+                np.stack([zero, zero, zero, one, gx, gy, gx * gy, gy * gy]),
+            ]
+        )
+        seen = np.concatenate([sample[..., 0].ravel(), sample[..., 1].ravel()])
 
-        start_u, start_v = np.median(u), np.median(v)
-        error = np.hypot(u - start_u, v - start_v)
+        def lengths(rest: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return np.asarray(np.sqrt(rest[:count] ** 2 + rest[count:] ** 2))
+
+        error = lengths(seen - np.repeat([np.median(seen[:count]), np.median(seen[count:])], count))
         scale = max(2.0 * float(np.quantile(error, 0.8)), NOISE_FLOOR)
         theta = np.zeros(8)
         for _ in range(rounds):
             weight = 1.0 / (1.0 + (error / scale) ** 2) ** 2
-            wu, wv = design_u * weight, design_v * weight
-            normal = wu @ design_u.T + wv @ design_v.T
-            normal[np.diag_indices(8)] += 1e-6 * len(gx)
-            theta = np.linalg.solve(normal, wu @ u + wv @ v)
-            error = np.hypot(u - theta @ design_u, v - theta @ design_v)
+            weighted = design * np.concatenate([weight, weight])
+            normal = weighted @ design.T
+            normal[np.diag_indices(8)] += 1e-6 * count
+            theta = np.linalg.solve(normal, weighted @ seen)
+            error = lengths(seen - theta @ design)
             scale = max(0.7 * scale, 2.5 * _spread(error), NOISE_FLOOR)
         a, (p, q) = theta, theta[6:]
         coefficients = np.array([[a[0], a[1], a[2], p, q, 0.0], [a[3], a[4], a[5], 0.0, p, q]])
@@ -90,7 +97,8 @@ class CameraMotion:
 
 def _spread(error: npt.NDArray[np.float64]) -> float:
     """Robust standard deviation per axis from lengths of two-dimensional errors (Rayleigh median 1.1774 sigma)."""
-    return float(np.median(error)) / 1.1774
+    middle = len(error) // 2
+    return float(np.partition(error, middle)[middle]) / 1.1774
 
 
 def _axes(height: int, width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
@@ -20,14 +21,12 @@ UNSEEN = 1e-4
 #: Per channel, the part of the bin number that each of its 256 values gives.
 _LIGHTNESS = ((np.arange(256) >> 4) * (BINS[1] * BINS[2])).astype(np.uint16)
 _CHROMA = np.clip((np.arange(256) - 64) >> 2, 0, BINS[2] - 1).astype(np.uint16)
+_PARTS = (_LIGHTNESS, _CHROMA * np.uint16(BINS[2]), _CHROMA)
 
 
 def colour_bins(lab: npt.NDArray[np.uint8]) -> Bins:
     """HxW uint16 bin numbers of HxWx3 uint8 Lab (OpenCV's scaling)."""
-    bins = _LIGHTNESS[lab[..., 0]]
-    bins += (_CHROMA * np.uint16(BINS[2]))[lab[..., 1]]
-    bins += _CHROMA[lab[..., 2]]
-    return bins
+    return np.asarray(sum(cv2.LUT(c, part) for c, part in zip(cv2.split(lab), _PARTS, strict=True)), np.uint16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

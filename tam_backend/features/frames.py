@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -9,12 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from tam_backend.features.camera import Array, CameraMotion
+from tam_backend.features.colour import Bins, colour_bins
 from tam_backend.features.geometry import Geometry
 from tam_backend.features.store import FeatureStore
 from tam_backend.video.base import Reader
 
+#: Forward-backward error (squared pixels) at which flow is half trusted, and its growth with the squared motion
+#: (Sundaram, Brox and Keutzer, ECCV 2010).
+CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
+#: Bound of what is kept for a short while: at 854x480 about 11 MB for each frame.
+PASSING_BYTES = 48 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
+
+
+#: Computes one of the two directions of a flow; OpenCV lets other threads run meanwhile.
+_helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,14 +44,33 @@ class FlowPair:
         return self.there.nbytes + self.back.nbytes
 
 
-class FrameFeatures:
-    """Features of the frames of any number of videos, through one store. Thread-safe.
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """Where the pixels of a frame come from. All at the working size.
 
+    back: HxWx2 float32, a pixel x was at ``x + back[x]``. consistent: HxW float32 in [0, 1], how well the flow there
+    and back agree. longest: pixels, the longest of ``back``.
+    """
+
+    back: Array
+    consistent: Array
+
+    @property
+    def nbytes(self) -> int:
+        return self.back.nbytes + self.consistent.nbytes
+
+
+class FrameFeatures:
+    """Features of the frames of any number of videos. Thread-safe.
+
+    What is slow to compute is kept in ``store``: objects, directions and corrections share it. What is quick but large
+    is kept in ``passing``, just long enough for the objects of a frame to share it.
     Only the frames that are asked for are read; a flow reads its two frames where they are not held any more.
     """
 
-    def __init__(self, store: FeatureStore | None = None) -> None:
+    def __init__(self, store: FeatureStore | None = None, passing: FeatureStore | None = None) -> None:
         self.store = store if store is not None else FeatureStore()
+        self.passing = passing if passing is not None else FeatureStore(min(PASSING_BYTES, self.store.max_bytes))
 
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
@@ -53,12 +83,25 @@ class FrameFeatures:
             lab.setflags(write=False)
             return lab
 
-        return self.store.get((video.key, "lab", frame), compute)
+        return self.passing.get((video.key, "lab", frame), compute)
+
+    def bins(self, video: Reader, frame: int) -> Bins:
+        """HxW uint16: the number of each pixel's colour (see ``colour``), at the working size. Read-only."""
+        return self.passing.get((video.key, "bins", frame), lambda: colour_bins(self.lab(video, frame)))
 
     def flow(self, video: Reader, source: int, target: int) -> Array:
-        """hxwx2 float32 at the flow's size: where each pixel of ``source`` is in ``target``."""
-        pair = self._pair(video, min(source, target), max(source, target))
-        return (pair.there if source < target else pair.back).astype(np.float32)
+        """hxwx2 float32 at the flow's size: the way of each pixel of ``source`` to where it is in ``target``.
+
+        Read-only.
+        """
+
+        def widen() -> Array:
+            pair = self._pair(video, min(source, target), max(source, target))
+            flow = (pair.there if source < target else pair.back).astype(np.float32)
+            flow.setflags(write=False)
+            return flow
+
+        return self.passing.get((video.key, "wide flow", source, target), widen)
 
     def camera(self, video: Reader, source: int, target: int) -> CameraMotion:
         """The motion of the background from ``source`` to ``target``."""
@@ -84,25 +127,65 @@ class FrameFeatures:
                 speeds.append(np.hypot(residual[..., 0], residual[..., 1]))
             return np.asarray(np.min(speeds, axis=0), np.float32)
 
-        return self.store.get((video.key, "speed", frame), compute)
+        return self.passing.get((video.key, "speed", frame), compute)
+
+    def speed(self, video: Reader, frame: int) -> Array | None:
+        """``relative_speed`` enlarged to the working size, HxW float32."""
+        small = self.relative_speed(video, frame)
+        if small is None:
+            return None
+        return self.passing.get((video.key, "large speed", frame), lambda: self._enlarge(video, small))
+
+    def arrival(self, video: Reader, source: int, target: int) -> Arrival:
+        """How the pixels of ``target`` come from ``source``, its neighbour."""
+
+        def compute() -> Arrival:
+            back, there = self.flow(video, target, source), self.flow(video, source, target)
+            height, width = back.shape[:2]
+            x = np.arange(width, dtype=np.float32) + back[..., 0]
+            y = np.arange(height, dtype=np.float32)[:, None] + back[..., 1]
+            returned = np.asarray(cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+            error, motion = _squared(back + returned), _squared(back)
+            consistent = np.exp(-error / (CYCLE_ERROR + CYCLE_SHARE * motion))
+            geometry = self.geometry(video)
+            large = self._enlarge(video, back)
+            large[..., 0] *= geometry.work_width / width
+            large[..., 1] *= geometry.work_height / height
+            return Arrival(large, self._enlarge(video, consistent))
+
+        return self.passing.get((video.key, "arrival", source, target), compute)
+
+    def _enlarge(self, video: Reader, values: Array) -> Array:
+        height, width = self.geometry(video).work_shape
+        return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
     def _pair(self, video: Reader, first: int, second: int) -> FlowPair:
         def compute() -> FlowPair:
-            a, b = self._gray(video, first), self._gray(video, second)
-            return FlowPair(_dense_flow(a, b), _dense_flow(b, a))
+            a, b = self.gray(video, first), self.gray(video, second)
+            if cv2.getNumThreads() == 1:
+                return FlowPair(dense_flow(a, b), dense_flow(b, a))
+            back = _helper.submit(dense_flow, b, a)  # OpenCV's own threads leave the second core idle half of the time
+            return FlowPair(dense_flow(a, b), back.result())
 
         return self.store.get((video.key, "flow", first, second), compute)
 
-    def _gray(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
-        """Luma at the flow's size. Cheap enough from the stored colours that it is not stored itself."""
+    def gray(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
+        """hxw uint8: luma at the flow's size. Cheap enough from the stored colours that it is not stored itself."""
         geometry = self.geometry(video)
         luma = self.lab(video, frame)[..., 0]
         size = (geometry.flow_width, geometry.flow_height)
         return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-    """Dense inverse search (Kroeger et al., ECCV 2016) at its medium preset; the fast one costs several points."""
+def _squared(vectors: Array) -> Array:
+    """HxWx2 to HxW: squared lengths."""
+    return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
+
+
+def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """From ``a`` to ``b``, hxw uint8 each; hxwx2, pixels.
+
+    Dense inverse search (Kroeger et al., ECCV 2016) at its medium preset; the fast one costs several points."""
     height, width = a.shape
     bottom, right = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
     if bottom or right:

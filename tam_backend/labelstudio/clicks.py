@@ -26,6 +26,7 @@ from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.sessions.unsaved import UnsavedPrompts
+from tam_backend.tracking.tracker import TrackedFrame
 from tam_backend.video.base import Reader
 
 log = logging.getLogger(__name__)
@@ -324,23 +325,24 @@ class ClickAnswers:
                 return
             track = self._background.begin(track_of(target))
             done: set[int] = set()
-            tracked = tracker.track(target.anchors, track.focus)
+            steps = tracker.steps(target.anchors, track.focus)
             try:
                 while not ticket.overtaken:
                     with self._turns.interactive():
-                        frame = next(tracked, None)
-                    if frame is None:
+                        step = next(steps, None)
+                    if step is None:
                         return
-                    done.add(frame.frame)
-                    self._background.note(track, frame.frame)
-                    region = self._objects.region(target, frame)
-                    if region is not None:
-                        yield region
+                    if isinstance(step, TrackedFrame):
+                        done.add(step.frame)
+                        self._background.note(track, step.frame)
+                        region = self._objects.region(target, step)
+                        if region is not None:
+                            yield region
                     if time.monotonic() > deadline:
                         yield from self._objects.finished(target, tracker, frozenset(done))
                         return
             finally:
-                tracked.close()
+                steps.close()
                 self._background.release(track)
 
 

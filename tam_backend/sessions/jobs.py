@@ -26,7 +26,7 @@ from tam_backend.sessions.progress import ClipProgress, JobState, JobView, range
 from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.tracking.store import BlobStore
-from tam_backend.tracking.tracker import TrackedFrame, Tracker
+from tam_backend.tracking.tracker import Step, TrackedFrame, Tracker
 from tam_backend.video.base import Reader
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,15 @@ _ENDED_SHOWN = 100
 
 @dataclass(slots=True, eq=False)
 class _Open:
+    """spent: seconds of computing since a frame was finished last; some frames take two steps."""
+
     reader: Reader
     tracker: Tracker
-    frames: Generator[TrackedFrame, None, None]
+    steps: Generator[TrackedFrame | Step, None, None]
+    spent: float = 0.0
 
     def close(self) -> None:
-        self.frames.close()
+        self.steps.close()
         self.tracker.close()
         self.reader.close()
 
@@ -257,19 +260,23 @@ class BackgroundJobs:
                 if not mine:
                     return  # by the time there is a turn, another job may come first
                 began = time.monotonic()
-                tracked = next(opened.frames, None)
-            if tracked is None:
+                step = next(opened.steps, None)
+            if step is None:
                 self._opened.pop(job.track.id).close()
                 self._computed(job)
                 return
             now = time.monotonic()
-            if not tracked.reused:
+            if not step.reused:
+                opened.spent += now - began
                 if job.track.attempts:
                     self.change(job, attempts=0)
-                last = job.seconds_per_frame
-                job.seconds_per_frame = now - began if last is None else 0.9 * last + 0.1 * (now - began)
-            with self._condition:
-                job.finished.add(tracked.frame)
+            if isinstance(step, TrackedFrame):
+                if opened.spent:
+                    last = job.seconds_per_frame
+                    job.seconds_per_frame = opened.spent if last is None else 0.9 * last + 0.1 * opened.spent
+                    opened.spent = 0.0
+                with self._condition:
+                    job.finished.add(step.frame)
             self._fill_finished(job)
             if now - started > _SLICE or (job.track.follows and self._own_task_waits()):
                 break
@@ -294,7 +301,7 @@ class BackgroundJobs:
             except BaseException:
                 reader.close()
                 raise
-            opened = self._opened[track.id] = _Open(reader, tracker, tracker.track(track.anchors, track.focus))
+            opened = self._opened[track.id] = _Open(reader, tracker, tracker.steps(track.anchors, track.focus))
         self._opened.move_to_end(job.track.id)
         return opened
 

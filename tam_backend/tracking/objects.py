@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tam_backend.errors import TamError
 from tam_backend.propagators.base import SOFT_THRESHOLD
-from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
+from tam_backend.tracking.tracker import Anchor, Step, TrackedFrame, Tracker
 
 IdMap = npt.NDArray[np.uint8]
 
@@ -49,13 +49,15 @@ class _Track:
         self.anchors = anchors
         self.done: set[int] = set()
         self._tracker = tracker
-        self._frames = tracker.track(anchors, focus)
+        self._steps = tracker.steps(anchors, focus)
         self._last: TrackedFrame | None = None
 
-    def advance(self) -> TrackedFrame:
-        self._last = next(self._frames)
-        self.done.add(self._last.frame)
-        return self._last
+    def advance(self) -> TrackedFrame | Step:
+        step = next(self._steps)
+        if isinstance(step, TrackedFrame):
+            self._last = step
+            self.done.add(step.frame)
+        return step
 
     def at(self, frame: int) -> TrackedFrame:
         """A frame that is done. Only the last one is at hand; the others are in the store, packed."""
@@ -67,28 +69,28 @@ class _Track:
         return tracked
 
     def close(self) -> None:
-        self._frames.close()
+        self._steps.close()
 
 
 def track_objects(
     tracker: Tracker, objects: Mapping[int, Mapping[int, Anchor]], focus: int
-) -> Generator[TrackedFrame | ObjectsFrame, None, None]:
+) -> Generator[TrackedFrame | Step | ObjectsFrame, None, None]:
     """Track objects (id -> frame -> anchor) through the range of frames of ``tracker``.
 
-    Yields a TrackedFrame after each step of one object, so that the caller can stop or count there, and an ObjectsFrame
-    as soon as a frame is finished for all objects: once for every frame, those nearest to ``focus`` as early as the
-    order of propagation permits. Stop at any time: what was done is in the store of the tracker. Raises BadInput as
-    ``Tracker.track`` does, and TamError if the store loses frames while this runs.
+    Yields what ``Tracker.steps`` does after each step of one object, so that the caller can stop or count there, and an
+    ObjectsFrame as soon as a frame is finished for all objects: once for every frame, those nearest to ``focus`` as
+    early as the order of propagation permits. Stop at any time: what was done is in the store of the tracker. Raises
+    BadInput as ``Tracker.steps`` does, and TamError if the store loses frames while this runs.
     """
     tracks = {object_id: _Track(tracker, anchors, focus) for object_id, anchors in sorted(objects.items())}
     try:
         for target in sorted(tracker.frames, key=lambda f: (abs(f - focus), f)):
             for track in tracks.values():
                 while target not in track.done:
-                    tracked = track.advance()
-                    yield tracked
-                    if all(tracked.frame in t.done for t in tracks.values()):
-                        yield ObjectsFrame(tracked.frame, {i: t.at(tracked.frame) for i, t in tracks.items()})
+                    step = track.advance()
+                    yield step
+                    if isinstance(step, TrackedFrame) and all(step.frame in t.done for t in tracks.values()):
+                        yield ObjectsFrame(step.frame, {i: t.at(step.frame) for i, t in tracks.items()})
     finally:
         for track in tracks.values():
             track.close()

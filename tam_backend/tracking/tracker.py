@@ -1,14 +1,17 @@
 """From prompts on some frames to masks on all frames: initialise, propagate outwards, start again from corrections.
 
 A frame that has prompts is an *anchor*: its mask comes from the prompts alone (and from the mask that was on the screen
-when they were made). Every other frame gets its mask by propagation from the nearest anchor, forward or backward, with
-the two anchors that bracket it as memory. So a new prompt changes just the frames between its neighbouring anchors;
-all others keep their masks, byte for byte, whatever the order in which the prompts came.
+when they were made). Every other frame gets its mask by propagation from the two anchors that bracket it: forward from
+one, backward from the other, both with both anchors as memory, and fused (``fusion``). Near an anchor one side is
+enough; so it is before the first anchor and after the last. A new prompt changes just the frames between its
+neighbouring anchors; all others keep their masks, byte for byte, whatever the order in which the prompts came.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +22,7 @@ from tam_backend.errors import BadInput
 from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, Propagation, SoftMask
 from tam_backend.tracking.correction import segment_with_prior
+from tam_backend.tracking.fusion import fuse, share_of_later
 from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
 from tam_backend.video.base import Reader
 
@@ -67,9 +71,18 @@ class TrackedFrame:
         return self.soft >= SOFT_THRESHOLD
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the work that finished no frame of the range: one side of a frame that is to be fused from two, or a
+    frame outside the range. reused: it came out of the store."""
+
+    frame: int
+    reused: bool
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
-    """The frames that one anchor decides in one direction, in the order they are computed.
+    """The frames on which one anchor has a say, in one direction, in the order they are computed.
 
     at: the frame that ``propagation`` has reached. saved: the frame of the state in the store (None: there is none).
     """
@@ -93,6 +106,20 @@ class _Run:
     @property
     def next_frame(self) -> int:
         return self.frames[self.position]
+
+    def steps_to(self, frame: int) -> int:
+        """How many steps are left until the run has passed ``frame``; 0 if it has."""
+        return max(0, (frame - self.origin) * self.frames.step - self.position)
+
+
+@dataclass(slots=True, eq=False)
+class _Due:
+    """A frame that is to be finished. runs: those that it needs, the one from the earlier anchor first. sides: what
+    they made of it so far, by their origins (packed: there may be hundreds). reused: all of that was in the store."""
+
+    runs: list[_Run] = field(default_factory=list)
+    sides: dict[int, bytes] = field(default_factory=dict)
+    reused: bool = True
 
 
 class Tracker:
@@ -130,9 +157,18 @@ class Tracker:
         self.close()
 
     def track(self, anchors: Mapping[int, Anchor], focus: int) -> Generator[TrackedFrame, None, None]:
-        """Yield every frame of the range once: anchors first, then the frames nearest to ``focus``.
+        """``steps`` without those that finish no frame."""
+        with contextlib.closing(self.steps(anchors, focus)) as steps:
+            for step in steps:
+                if isinstance(step, TrackedFrame):
+                    yield step
 
-        Stop iterating at any time: what was yielded is stored, and so is the state to go on from. Raises BadInput if
+    def steps(self, anchors: Mapping[int, Anchor], focus: int) -> Generator[TrackedFrame | Step, None, None]:
+        """Yield every frame of the range once: anchors first, then the frames nearest to ``focus`` as far as the order
+        of propagation permits. In between comes a Step for each piece of work that finished no frame, so that a caller
+        can stop, or let others have the device, after each frame computed.
+
+        Stop iterating at any time: what was computed is stored, and so is the state to go on from. Raises BadInput if
         an anchor is outside the reach or does not fit on the frame.
         """
         self._validate(anchors)
@@ -141,19 +177,18 @@ class Tracker:
         for frame in order:
             tracked = self._anchor(frame, anchors[frame])
             masks[frame] = tracked.mask
-            if frame in self.frames:
-                yield tracked
-        runs = self._plan({f: anchors[f].digest() for f in anchors}, masks)
+            yield tracked if frame in self.frames else Step(frame, tracked.reused)
+        plan = self._plan({f: anchors[f].digest() for f in anchors}, masks)
         try:
-            while runs:
-                run = min(runs, key=lambda r: (abs(r.next_frame - focus), r.next_frame))
-                tracked = self._advance(run)
-                if tracked.frame in self.frames:
-                    yield tracked
-                if run.done:
-                    runs.remove(run)
+            for target in sorted(plan, key=lambda f: (abs(f - focus), f)):
+                # The side with the longer way goes first: what it passes near its own anchor is finished by that, and
+                # then every step of the other side finishes a frame, the nearest to the focus first.
+                while (run := max(plan[target].runs, key=lambda r: r.steps_to(target))).steps_to(target):
+                    yield self._advance(run, plan.get(run.next_frame))
+                    if run.done:
+                        run.propagation = None
         finally:
-            for run in runs:
+            for run in {id(r): r for due in plan.values() for r in due.runs}.values():
                 self._save(run)
 
     def stored(self, anchors: Mapping[int, Anchor], frame: int) -> TrackedFrame | None:
@@ -163,15 +198,16 @@ class Tracker:
         if frame in anchors:
             if anchors[frame].prompts.by_hand:
                 return self._anchor(frame, anchors[frame])
-            key = self._anchor_key(frame, anchors[frame])
+            bracket: tuple[int, ...] = (frame,)
+            keys = [self._anchor_key(frame, anchors[frame])]
         else:
-            origin = min(anchors, key=lambda f: (abs(f - frame), f))
             bracket = _bracket(anchors, frame)
-            key = f"{self._run_key(origin, bracket, {f: anchors[f].digest() for f in bracket})}/{frame}"
-        blob = self._store.get(key)
-        if blob is None:
+            digests = {f: anchors[f].digest() for f in bracket}
+            keys = [f"{self._run_key(origin, bracket, digests)}/{frame}" for origin in _origins(bracket, frame)]
+        blobs = [blob for key in keys if (blob := self._store.get(key)) is not None]
+        if len(blobs) < len(keys):
             return None
-        result = unpack_frame(blob)
+        result = _joined([unpack_frame(blob) for blob in blobs], frame, bracket)
         return TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors, reused=True)
 
     def _validate(self, anchors: Mapping[int, Anchor]) -> None:
@@ -220,41 +256,52 @@ class Tracker:
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
 
-    def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask]) -> list[_Run]:
-        """Split the range among the anchors: each frame goes to the nearest one, ties to the earlier one.
+    def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask]) -> dict[int, _Due]:
+        """The frames of the range that are no anchors, with the runs that they need.
 
-        A run from an anchor beyond the range begins there, and ends in the range.
+        A run goes no farther than it is needed. One from an anchor beyond the range begins there all the same.
         """
-        anchors = sorted(masks)
-        runs = []
-        for i, origin in enumerate(anchors):
-            before = anchors[i - 1] if i > 0 else None
-            after = anchors[i + 1] if i + 1 < len(anchors) else None
-            first = self.frames.start if before is None else (before + origin) // 2 + 1
-            last = self.frames.stop - 1 if after is None else (origin + after) // 2
-            first, last = max(first, self.frames.start), min(last, self.frames.stop - 1)
-            if first > last:
-                continue  # nothing that this anchor decides is in the range
-            for frames, other in ((range(origin + 1, last + 1), after), (range(origin - 1, first - 1, -1), before)):
-                if frames:
-                    bracket = (origin,) if other is None else tuple(sorted((origin, other)))
-                    key = self._run_key(origin, bracket, digests)
-                    runs.append(_Run(origin, frames, {f: masks[f] for f in bracket}, key))
-        return runs
+        plan: dict[int, _Due] = {}
+        for before, after in itertools.pairwise([None, *sorted(masks), None]):
+            bracket = tuple(f for f in (before, after) if f is not None)
+            start = self.frames.start if before is None else max(before + 1, self.frames.start)
+            stop = self.frames.stop if after is None else min(after, self.frames.stop)
+            origins = {f: _origins(bracket, f) for f in range(start, stop)}
+            for origin in bracket:
+                frames = [f for f in origins if origin in origins[f]]
+                if not frames:
+                    continue
+                ahead = origin == before
+                way = range(origin + 1, frames[-1] + 1) if ahead else range(origin - 1, frames[0] - 1, -1)
+                run = _Run(origin, way, {f: masks[f] for f in bracket}, self._run_key(origin, bracket, digests))
+                for frame in frames:
+                    plan.setdefault(frame, _Due()).runs.append(run)
+        return plan
 
-    def _advance(self, run: _Run) -> TrackedFrame:
+    def _advance(self, run: _Run, due: _Due | None) -> TrackedFrame | Step:
+        """Take a run one frame further. due: what that frame waits for; None if it is outside the range."""
         frame = run.next_frame
+        result: Propagated | None = None
         blob = self._store.get(f"{run.key}/{frame}")
-        if blob is not None:
-            result = unpack_frame(blob)
-        else:
+        reused = blob is not None
+        if blob is None:
             result = self._compute(run, frame)
-            self._store.put(f"{run.key}/{frame}", pack_frame(result))
+            blob = pack_frame(result)
+            self._store.put(f"{run.key}/{frame}", blob)
             every = self._engine.propagator.state_every
             if run.position % every == every - 1:
                 self._save(run)
         run.position += 1
-        return TrackedFrame(frame, result.soft, result.quality, anchor=False, reused=blob is not None)
+        if due is None:
+            return Step(frame, reused)
+        due.sides[run.origin] = blob
+        due.reused &= reused
+        if len(due.sides) < len(due.runs):
+            return Step(frame, reused)
+        results = [result if r is run and result else unpack_frame(due.sides[r.origin]) for r in due.runs]
+        due.sides.clear()
+        result = _joined(results, frame, tuple(run.anchors))
+        return TrackedFrame(frame, result.soft, result.quality, anchor=False, reused=due.reused)
 
     def _compute(self, run: _Run, frame: int) -> Propagated:
         direction = run.frames.step
@@ -294,3 +341,18 @@ def _bracket(anchors: Mapping[int, Anchor], frame: int) -> tuple[int, ...]:
     before = [f for f in anchors if f < frame]
     after = [f for f in anchors if f > frame]
     return (*([max(before)] if before else []), *([min(after)] if after else []))
+
+
+def _origins(bracket: tuple[int, ...], frame: int) -> tuple[int, ...]:
+    """Those of the anchors around a frame from which it is reached by a run."""
+    if len(bracket) < 2:
+        return bracket
+    share = share_of_later(frame, *bracket)
+    return bracket if 0 < share < 1 else bracket[round(share) :][:1]
+
+
+def _joined(sides: list[Propagated], frame: int, bracket: tuple[int, ...]) -> Propagated:
+    """The result for a frame from what the runs of ``_origins`` made of it, in that order."""
+    if len(sides) == 1:
+        return sides[0]
+    return fuse(sides[0], sides[1], share_of_later(frame, *bracket))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,28 @@ def run(
     tracker = Tracker(engine or fake_engine(), video, frames or range(len(video)), store or DictStore())
     with tracker:
         return list(tracker.track(anchors, focus))
+
+
+def sides_of(frame: int, anchors: Iterable[int]) -> list[int]:
+    """The anchors from which a frame that is none is reached: the slow model of who has a say.
+
+    With an anchor on one side only, that one. Between two, the nearer one alone in the outer quarters of the span.
+    """
+    before = max((a for a in anchors if a < frame), default=None)
+    after = min((a for a in anchors if a > frame), default=None)
+    if before is None or after is None:
+        return [a for a in (before, after) if a is not None]
+    if 4 * (frame - before) <= after - before:
+        return [before]
+    if 4 * (after - frame) <= after - before:
+        return [after]
+    return [before, after]
+
+
+def steps_between(frames: Iterable[int], anchors: Iterable[int]) -> list[int]:
+    """The frames that a propagator computes for those that are no anchors, sorted; twice if both sides have a say."""
+    anchors = set(anchors)
+    return sorted(f for f in frames if f not in anchors for _ in sides_of(f, anchors))
 
 
 def by_frame(tracked: list[TrackedFrame]) -> dict[int, tuple[Any, ...]]:

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tam_backend.errors import BadInput
-from tam_backend.prompts import Box, Click, FramePrompts
-from tam_backend.tracking.tracker import Anchor, Tracker
+from tam_backend.prompts import Box, Click, FramePrompts, Mask
+from tam_backend.propagators.base import Propagated
+from tam_backend.tracking.fusion import fuse
+from tam_backend.tracking.tracker import Anchor, Step, Tracker
 from tests.tracking.fakes import (
     HEIGHT,
-    MOTION,
     WIDTH,
     DictStore,
+    ShiftPropagator,
     by_frame,
     clicked,
     content,
@@ -26,6 +28,8 @@ from tests.tracking.fakes import (
     memory_video,
     relaxed,
     run,
+    sides_of,
+    steps_between,
 )
 
 LENGTH = 14
@@ -49,8 +53,8 @@ def situations(draw: st.DrawFn, min_anchors: int = 1) -> tuple[range, list[int],
     return frames, anchors, draw(st.sampled_from(frames))
 
 
-def nearest(anchors: list[int], frame: int) -> int:
-    return min(anchors, key=lambda a: (abs(a - frame), a))
+def distance(frame: int, focus: int) -> tuple[int, int]:
+    return abs(frame - focus), frame
 
 
 # ---- order
@@ -63,13 +67,54 @@ def test_every_frame_comes_once_anchors_first_then_nearest_to_focus(situation):
     order = [t.frame for t in run(VIDEO, {a: distinct(a) for a in anchors}, focus, frames=frames)]
 
     assert sorted(order) == list(frames)
-    assert order[: len(anchors)] == sorted(anchors, key=lambda f: (abs(f - focus), f))
-    done = set(anchors)
+    assert order[: len(anchors)] == sorted(anchors, key=lambda f: distance(f, focus))
+    left = [f for f in frames if f not in anchors]
     for frame in order[len(anchors) :]:
-        # A frame can come once the one before it is there, on the way from the anchor that decides it.
-        ready = [f for f in frames if f not in done and f + (1 if nearest(anchors, f) > f else -1) in done]
-        assert frame == min(ready, key=lambda f: (abs(f - focus), f)), (order, anchors, focus)
-        done.add(frame)
+        # A frame that is not the nearest of all can come first only where a run passes it on the way to that one, and
+        # has it for itself.
+        target = min(left, key=lambda f: distance(f, focus))
+        if frame != target:
+            [side] = sides_of(frame, anchors)
+            assert side in sides_of(target, anchors)
+            assert min(side, target) < frame < max(side, target)
+        left.remove(frame)
+
+
+@pytest.mark.parametrize("corrected", [20, 33])
+def test_the_frames_around_a_correction_cost_one_step_each(corrected):
+    """What comes from the other anchors is not waited for."""
+    video, store, engine = memory_video(60), DictStore(), fake_engine()
+    anchors = {0: clicked(), 56: clicked(20, 5)}
+    run(video, anchors, 0, store, engine)
+    engine.propagator.steps.clear()
+    with Tracker(engine, video, range(60), store) as tracker:
+        fresh = (t.frame for t in tracker.track(anchors | {corrected: clicked(9, 9)}, corrected) if not t.reused)
+        shorter = min(corrected, 56 - corrected) // 4
+        assert [next(fresh) for _ in range(1 + 2 * shorter)] == sorted(
+            range(corrected - shorter, corrected + shorter + 1), key=lambda f: distance(f, corrected)
+        )
+    assert len(engine.propagator.steps) == 2 * shorter
+
+
+def test_a_caller_can_stop_after_each_frame_computed():
+    engine = fake_engine()
+    with Tracker(engine, VIDEO, range(2, 9), DictStore(), range(LENGTH)) as tracker:
+        computed = 0
+        for step in tracker.steps({0: clicked(), 12: distinct(12)}, 0):
+            assert len(engine.propagator.steps) - computed <= 1
+            computed = len(engine.propagator.steps)
+            if isinstance(step, Step):
+                assert not step.reused
+    assert computed == len(steps_between(range(2, 9), [0, 12])) + len([1, 9, 10, 11])
+
+
+def test_steps_on_stored_frames_say_so():
+    store = DictStore()
+    run(VIDEO, {0: clicked(), 12: clicked(20, 5)}, 0, store)
+    with Tracker(fake_engine(), VIDEO, range(LENGTH), store) as tracker:
+        steps = list(tracker.steps({0: clicked(), 12: clicked(20, 5)}, 0))
+    assert all(s.reused for s in steps)
+    assert sum(isinstance(s, Step) for s in steps) == len([4, 5, 6, 7, 8])
 
 
 def test_with_one_prompt_frames_come_in_the_order_of_distance():
@@ -99,15 +144,28 @@ def test_without_prompts_there_is_nothing_to_yield():
 # ---- who decides a frame
 
 
+def walk(anchors: dict[int, Mask], origin: int, frame: int) -> Propagated:
+    """A frame as it is reached from one anchor, without a tracker."""
+    propagation = ShiftPropagator().begin(VIDEO, anchors, origin)
+    direction = 1 if frame > origin else -1
+    return [propagation.step(f) for f in range(origin + direction, frame + direction, direction)][-1]
+
+
 @relaxed
 @given(situations())
-def test_the_nearest_anchor_decides_and_ties_go_to_the_earlier_one(situation):
+def test_the_anchors_around_a_frame_decide_by_distance_and_quality(situation):
     frames, anchors, focus = situation
     tracked = {t.frame: t for t in run(VIDEO, {a: distinct(a) for a in anchors}, focus, frames=frames)}
-    for frame, t in tracked.items():
-        origin = nearest(anchors, frame)
-        expected = np.roll(tracked[origin].mask, MOTION * (frame - origin), axis=1)
-        assert np.array_equal(t.mask, expected), (frame, origin)
+    for frame in set(frames) - set(anchors):
+        before, after = (max((a for a in anchors if a < frame), default=None),
+                         min((a for a in anchors if a > frame), default=None))  # fmt: skip
+        bracket = {a: tracked[a].mask for a in (before, after) if a is not None}
+        sides = [walk(bracket, side, frame) for side in sides_of(frame, anchors)]
+        expected = sides[0]
+        if len(sides) == 2:
+            expected = fuse(*sides, (frame - before) / (after - before) * 2 - 0.5)
+        assert np.array_equal(tracked[frame].soft, expected.soft), frame
+        assert tracked[frame].quality == pytest.approx(expected.quality)
 
 
 def test_the_other_anchor_of_the_span_is_memory():
@@ -119,8 +177,8 @@ def test_the_other_anchor_of_the_span_is_memory():
 
 def test_an_empty_mask_says_that_the_object_is_not_there():
     tracked = {t.frame: t for t in run(VIDEO, {0: clicked(), 10: drawn(np.zeros((HEIGHT, WIDTH), bool))}, 0)}
-    assert tracked[5].mask.any()
-    assert not tracked[6].mask.any()
+    assert tracked[2].mask.any()
+    assert not tracked[8].mask.any()
     assert not tracked[13].mask.any()
 
 
@@ -161,7 +219,7 @@ def test_a_correction_computes_the_span_between_its_neighbours_and_nothing_else(
     high = min((a for a in earlier if a > corrected), default=frames.stop)
     inside = set(range(low + 1, high))
     assert all(before[f] == after[f] for f in frames if f not in inside)
-    assert sorted(engine.propagator.steps) == sorted(inside - {corrected})
+    assert sorted(engine.propagator.steps) == steps_between(inside, anchors)
 
 
 @relaxed

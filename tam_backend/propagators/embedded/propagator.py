@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
-from tam_backend.features.colour import ColourModel, colour_bins
+from tam_backend.features.colour import ColourModel
 from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
+from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
 from tam_backend.video.base import Reader
 
 Array = npt.NDArray[np.float32]
+Window = tuple[slice, slice]
 
 #: Weights of the evidence in units of log odds, and where each is cut off: the mask that flow brings, the colours of
 #: the anchors. Motion relative to the camera comes on top.
@@ -32,9 +34,13 @@ REACH = 12
 RADIUS, FLAT = 4, 1e-4
 #: Slope with which the filtered mask is sharpened again, so that it does not blur from frame to frame.
 SHARPNESS = 12.0
-#: Forward-backward error (squared pixels) at which flow is half trusted, and its growth with the squared motion
-#: (Sundaram, Brox and Keutzer, ECCV 2010).
-CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
+#: Where a frame looks as the first one of the run, the mask that a person decided there counts for this share against
+#: the one that flow brings, and both together count for so much more.
+RECALL_WEIGHT, RECALL_CERTAIN = 0.9, 0.5
+#: Soft values up to this one are not carried on.
+FAINT = 12
+#: The longest flow is looked for so far around the mask, pixels.
+LOOK = 48
 
 #: What a step leaves of the trust: with flow that agrees there and back to the share c, c to this power;
 TRUST_SHARE = 0.05
@@ -84,52 +90,114 @@ class EmbeddedPropagation:
             self._soft: SoftMask = soft[start]
             self._trust = 1.0
             self._sighting = Sighting.first(self._soft >= SOFT_THRESHOLD)
+            self._origin = self._remember(start, self._soft)
         else:
             self._soft = np.asarray(state["soft"], np.uint8)
             self._trust = float(state["trust"])
             self._sighting = Sighting.of(state["sighting"])
+            origin = int(state["origin"])
+            self._origin = self._remember(origin, soft[origin])
+            self._origin.resume(state)
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         return {
             "soft": self._soft.copy(),
             "trust": np.array(self._trust, np.float64),
             "sighting": self._sighting.array(),
+            **self._origin.state(),
         }
 
     def step(self, frame: int) -> Propagated:
-        arrived, consistent = self._arrive(frame)
-        moved = arrived >= 0.5
         previous, self._last = self._last, frame
-        self._soft = np.zeros(self._geometry.work_shape, np.uint8)
+        before, self._soft = self._soft, np.zeros(self._geometry.work_shape, np.uint8)
         if self._colours is None:
             self._trust *= TRUST_ABSENT
             return Propagated(self._geometry.to_full(self._soft), self._trust)
-        lab = self._features.lab(self._video, frame)
-        colour = np.clip(self._colours.log_odds(colour_bins(lab)), -COLOUR_LIMIT, COLOUR_LIMIT)
-        speed = self._speed(frame)
-        if moved.any():
-            self._cut(arrived, consistent, lab, colour, speed)
-            self._trust *= float(consistent[moved].mean()) ** TRUST_SHARE
-        else:
-            self._trust *= TRUST_GONE
-        camera = self._camera_way(previous, frame)
-        inside = self._soft >= SOFT_THRESHOLD
+        self._origin.step(self._features.flow(self._video, frame, previous))
+        speed = self._features.speed(self._video, frame)
+        assert speed is not None  # there is a neighbour: the frame the step came from
+        part = self._follow(before, previous, speed)
+        soft, colour = self._soft[part], self._colour(part)
+        inside = soft >= SOFT_THRESHOLD
         agreement = self._agreement_with(colour, inside)
-        if not self._sighting.update(inside, agreement, speed, camera):
+        camera = self._camera_way(previous, frame)
+        if not self._sighting.update(inside, agreement, speed[part], camera, part):
             if agreement < STRANGE:
-                self._soft[:] = 0
-            found = self._sighting.search(COLOUR_WEIGHT * colour, speed)
+                soft[:] = 0
+            found = self._sighting.search(lambda part: COLOUR_WEIGHT * self._colour(part), speed)
             if found is not None:
                 self._soft[:] = np.where(found, FOUND_SOFT, 0)
                 self._trust *= TRUST_FOUND
-        return Propagated(self._geometry.to_full(self._soft), self._quality(colour))
+                part = window(found, 0)
+                colour = self._colour(part)
+        return Propagated(self._geometry.to_full(self._soft), self._quality(colour, self._soft[part]))
 
-    def _speed(self, frame: int) -> Array:
-        """Motion relative to the camera, in units of noise, at the working size."""
-        small = self._features.relative_speed(self._video, frame)
-        assert small is not None  # there is a neighbour: the frame the step came from
-        height, width = self._geometry.work_shape
-        return np.asarray(cv2.resize(small, (width, height)), np.float32)
+    def _follow(self, before: SoftMask, previous: int, speed: Array) -> Window:
+        """Take the mask ``before`` of the frame ``previous`` on to this frame. Returns the part of it that matters:
+        the mask is empty elsewhere."""
+        sources = before > FAINT
+        if not sources.any():
+            self._trust *= TRUST_GONE
+            return slice(0, 1), slice(0, 1)
+        arrival = self._features.arrival(self._video, previous, self._last)
+        source = window(sources, 1)
+        longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
+        part = window(sources, math.ceil(longest) + RING[1])
+        arrived = _sample(unit(before[source]), arrival.back[part], part, source)
+        certain = self._recall(arrived, part)
+        moved = arrived >= 0.5
+        if not moved.any():
+            self._trust *= TRUST_GONE
+            return part
+        consistent = arrival.consistent[part]
+        self._trust *= float(consistent[moved].mean()) ** TRUST_SHARE
+        depth = signed_distance(moved)
+        evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
+        evidence += COLOUR_WEIGHT * self._colour(part) + _motion_evidence(speed[part], depth)
+        near = depth > -REACH
+        inner = window(moved, REACH + 2 * RADIUS)
+        values = np.where(near, sigmoid(evidence), 0).astype(np.float32)[inner]
+        lab = self._features.lab(self._video, self._last)[part][inner]
+        smooth = guided_filter(unit(lab), values, RADIUS, FLAT)
+        self._soft[part][inner] = np.rint(np.where(near[inner], 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
+        return part
+
+    def _recall(self, arrived: Array, part: Window) -> Array:
+        """Put the mask that flow brings to a part of this frame right by that of the frame the run began at. Returns
+        for each pixel how much it looks as it did there, in [0, 1]."""
+        certain = np.zeros_like(arrived)
+        moved = arrived >= 0.5
+        if not moved.any():
+            return certain
+        top, left = part[0].start, part[1].start
+        rows, columns = window(moved, 0)
+        around = slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left)
+        recalled = self._origin.recall(self._features.gray(self._video, self._last), around)
+        if recalled is None:
+            return certain
+        (rows, columns), mask, alike = recalled
+        first_row, first_column = max(rows.start, top), max(columns.start, left)
+        height = min(rows.stop, top + arrived.shape[0]) - first_row
+        width = min(columns.stop, left + arrived.shape[1]) - first_column
+
+        def common(values: Array, row: int, column: int) -> Array:
+            """The pixels that are in both parts; row, column: where the part of ``values`` begins."""
+            return values[first_row - row :, first_column - column :][:height, :width]
+
+        alike, mask = (common(values, rows.start, columns.start) for values in (alike, mask))
+        common(certain, top, left)[:] = alike
+        ours = common(arrived, top, left)
+        ours += RECALL_WEIGHT * alike * (mask - ours)
+        return certain
+
+    def _remember(self, frame: int, soft: SoftMask) -> Origin:
+        return Origin(frame, self._features.gray(self._video, frame), unit(soft), self._geometry)
+
+    def _colour(self, part: Window) -> Array:
+        """Log odds of the object by the colours of a part of this frame."""
+        assert self._colours is not None
+        odds = self._colours.log_odds(self._features.bins(self._video, self._last)[part])
+        return np.clip(odds, -COLOUR_LIMIT, COLOUR_LIMIT)
 
     def _camera_way(self, source: int, target: int) -> tuple[float, float]:
         """Rows and columns by which the background moves where the object was, working size."""
@@ -140,24 +208,16 @@ class EmbeddedPropagation:
         across, down = camera.displacement(x, y, g.flow_height, g.flow_width)
         return down * scale_y, across * scale_x
 
-    def _cut(self, arrived: Array, consistent: Array, lab: npt.NDArray[np.uint8], colour: Array, speed: Array) -> None:
-        """The new soft mask from the mask that flow brought, colours, motion and the edges of the image."""
-        part = window(arrived >= 0.5, RING[1] + 2 * RADIUS)
-        depth = signed_distance(arrived[part] >= 0.5)
-        evidence = FLOW_WEIGHT * (2 * arrived[part] - 1) * (0.3 + 0.7 * consistent[part])
-        evidence += COLOUR_WEIGHT * colour[part] + _motion_evidence(speed[part], depth)
-        near = depth > -REACH
-        values = np.where(near, sigmoid(evidence), 0).astype(np.float32)
-        smooth = guided_filter(unit(lab[part]), values, RADIUS, FLAT)
-        self._soft[part] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
+    def _quality(self, colour: Array, soft: SoftMask) -> float:
+        """How far flow could be followed until here, times how decided the mask is, times how its colours agree.
 
-    def _quality(self, colour: Array) -> float:
-        """How far flow could be followed until here, times how decided the mask is, times how its colours agree."""
-        some = self._soft > 0.1 * 255
+        Both arguments for the part of the frame that the mask is in.
+        """
+        some = soft > 0.1 * 255
         if not some.any():
             return self._trust * QUALITY_EMPTY
-        decided = float(np.abs(2 * unit(self._soft[some]) - 1).mean())
-        agreement = self._agreement_with(colour, self._soft >= SOFT_THRESHOLD)
+        decided = float(np.abs(2 * unit(soft[some]) - 1).mean())
+        agreement = self._agreement_with(colour, soft >= SOFT_THRESHOLD)
         return float(np.clip(self._trust * decided * min(1.0, agreement), 0, 1))
 
     def _agreement_with(self, colour: Array, inside: npt.NDArray[np.bool_]) -> float:
@@ -171,25 +231,11 @@ class EmbeddedPropagation:
         """
         if not any(np.any(soft >= SOFT_THRESHOLD) for soft in anchors.values()):
             return None, 1.0
-        bins = np.stack([colour_bins(self._features.lab(self._video, f)) for f in anchors])
+        bins = np.stack([self._features.bins(self._video, f) for f in anchors])
         weight = np.stack([unit(soft) for soft in anchors.values()])
         model = ColourModel.learn(bins, weight, 1 - weight)
         colour = np.clip(model.log_odds(bins[weight > 0.5]), -COLOUR_LIMIT, COLOUR_LIMIT)
         return model, float(sigmoid(colour).mean())
-
-    def _arrive(self, frame: int) -> tuple[Array, Array]:
-        """The previous mask as flow brings it to ``frame``, and where flow there and back agrees; working size."""
-        back = self._features.flow(self._video, frame, self._last)
-        there = self._features.flow(self._video, self._last, frame)
-        height, width = back.shape[:2]
-        cycle = back + _sample(there, back, cv2.BORDER_REPLICATE)
-        error, motion = np.sum(cycle**2, axis=2), np.sum(back**2, axis=2)
-        consistent = np.exp(-error / (CYCLE_ERROR + CYCLE_SHARE * motion))
-        work_h, work_w = self._geometry.work_shape
-        large = np.asarray(cv2.resize(back, (work_w, work_h)), np.float32)
-        large *= np.array([work_w / width, work_h / height], np.float32)
-        arrived = _sample(unit(self._soft), large, cv2.BORDER_CONSTANT)
-        return arrived, np.asarray(cv2.resize(consistent, (work_w, work_h)), np.float32)
 
 
 def _motion_evidence(speed: Array, depth: Array) -> Array | float:
@@ -206,9 +252,10 @@ def _motion_evidence(speed: Array, depth: Array) -> Array | float:
     return trust * speed_odds(speed, pace) if trust > 0 else 0.0
 
 
-def _sample(values: Array, flow: Array, border: int) -> Array:
-    """``values`` at the places where ``flow`` points to."""
+def _sample(values: Array, flow: Array, part: Window, source: Window) -> Array:
+    """``values``, the part ``source`` of something that is 0 elsewhere, at the places where ``flow`` points to from
+    the pixels of ``part``."""
     height, width = flow.shape[:2]
-    x = np.arange(width, dtype=np.float32)[None, :] + flow[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
-    return np.asarray(cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=border), np.float32)
+    x = np.arange(width, dtype=np.float32) + np.float32(part[1].start - source[1].start)
+    y = np.arange(height, dtype=np.float32)[:, None] + np.float32(part[0].start - source[0].start)
+    return np.asarray(cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
+Window = tuple[slice, slice]
 
 #: Speed in units of noise from which motion begins to tell anything, and from which it tells all it can.
 SPEED_SOME, SPEED_CLEAR = 2.0, 5.0
@@ -79,17 +81,20 @@ class Sighting:
         """7 float64."""
         return np.array(astuple(self), np.float64)
 
-    def update(self, mask: Region, agreement: float, speed: Array, camera: tuple[float, float]) -> bool:
+    def update(
+        self, mask: Region, agreement: float, speed: Array, camera: tuple[float, float], part: Window
+    ) -> bool:
         """Take in the mask of the next frame; false if it does not show the object.
 
-        agreement: of the colours inside the mask, 1 as on the anchors. speed: HxW, units of noise. camera: rows and
-        columns by which the background moved.
+        mask: HxW, of the part of the frame that it is in. agreement: of the colours inside the mask, 1 as on the
+        anchors. speed: HxW, of that part, units of noise. camera: rows and columns by which the background moved.
         """
         count = np.count_nonzero(mask)
         pace = float(np.median(speed[mask])) if count else 0.0
         lively = pace >= SEEN_SPEED * self.pace or agreement >= SEEN_COLOUR_AT_REST
         if count and count >= SEEN_AREA * self.area and agreement >= SEEN_COLOUR and lively:
             row, column = _centre(mask)
+            row, column = row + part[0].start, column + part[1].start
             if self.gone == 0:
                 self.row_way += 0.3 * (row - self.row - camera[0] - self.row_way)
                 self.column_way += 0.3 * (column - self.column - camera[1] - self.column_way)
@@ -102,20 +107,24 @@ class Sighting:
         self.column += self.column_way + camera[1]
         return False
 
-    def search(self, odds: Array, speed: Array) -> Region | None:
-        """Look for the object where it should be by now. odds: HxW log odds from colour. None where it is not."""
+    def search(self, odds: Callable[[Window], Array], speed: Array) -> Region | None:
+        """Look for the object where it should be by now. None where it is not.
+
+        odds: gives the log odds from colour in a part of the frame. speed: HxW, of the whole frame, units of noise.
+        """
         trust = speed_trust(self.pace)
         if self.area == 0 or self.gone > SEARCH_FRAMES or trust < SEARCH_TRUST:
             return None
         way = self.gone * math.hypot(self.row_way, self.column_way)
         half = SEARCH_SIZE * math.sqrt(self.area) + SEARCH_WAY * way
-        part = tuple(
+        rows, columns = (
             slice(max(0, round(centre - half)), max(0, min(size, round(centre + half))))
-            for centre, size in zip((self.row, self.column), odds.shape, strict=True)
+            for centre, size in zip((self.row, self.column), speed.shape, strict=True)
         )
-        if min(odds[part].shape) < BLUR:
+        part = rows, columns
+        if min(speed[part].shape) < BLUR:
             return None
-        evidence = cv2.blur(odds[part] + np.float32(trust) * speed_odds(speed[part], self.pace), (BLUR, BLUR))
+        evidence = cv2.blur(odds(part) + np.float32(trust) * speed_odds(speed[part], self.pace), (BLUR, BLUR))
         count, labels = cv2.connectedComponents((evidence > FOUND_ODDS).astype(np.uint8))
         if count < 2:
             return None
@@ -125,7 +134,7 @@ class Sighting:
         low, high = FOUND_AREA
         if not low * self.area <= area[best] <= high * self.area or total[best] < FOUND_MEAN_ODDS * area[best]:
             return None
-        found = np.zeros(odds.shape, bool)
+        found = np.zeros(speed.shape, bool)
         found[part] = labels == best
         return found
 
