@@ -10,6 +10,8 @@ frame with the IoU of the mask. Then:
    the first has the lower figure;
 2. numbers are fitted to all of --fit, judged on --test, and with --write put where the product reads them.
 
+--keep FILE: the runs are kept there, one sequence after the other, and not made again. Delete it when masks have changed.
+
 The fit: cross entropy of the IoU, every object of equal weight; no weight below 0; squared weights of the standardised
 parts are held down, so that few sequences decide little (ridge).
 """
@@ -21,7 +23,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import cv2
@@ -200,17 +202,16 @@ def fit(samples: list[Sample]) -> tuple[float, dict[str, float], float]:
     x = np.array([[*s.parts, 1 - s.given] for s in samples])
     iou = np.array([s.iou for s in samples])
     weight = balanced([s.object for s in samples])
-    scale = x.std(axis=0) + 1e-6
+    scale = np.maximum(x.std(axis=0), 0.05)  # a part that next to never occurs is held to what is expected all the same
     expected = np.array([EXPECTED.get(n, 0.0) for n in (*PARTS, "given")])
     z = x / scale
 
     def loss(theta: Array) -> tuple[float, Array]:
         logit = theta[0] - z @ theta[1:]
-        off = theta[1:] / scale - expected
-        off_scale = np.maximum(scale, 0.05)  # a part that never occurs is held to what is expected all the same
-        value = float(weight @ (np.logaddexp(0, logit) - iou * logit) + RIDGE * np.sum((off * off_scale) ** 2))
+        off = theta[1:] - expected * scale
+        value = float(weight @ (np.logaddexp(0, logit) - iou * logit) + RIDGE * np.sum(off**2))
         slope = weight * (sigmoid(logit) - iou)
-        return value, np.concatenate([[slope.sum()], -(z.T @ slope) + 2 * RIDGE * off * off_scale**2 / scale])
+        return value, np.concatenate([[slope.sum()], -(z.T @ slope) + 2 * RIDGE * off])
 
     start = np.concatenate([[2.0], np.full(x.shape[1], 0.1)])
     bounds = [(None, None)] + [(0, None)] * x.shape[1]
@@ -326,18 +327,21 @@ def as_json(numbers: Calibration, names: list[str], count: int) -> str:
     ) + "\n"  # fmt: skip
 
 
-def gather(sequences: list[Sequence]) -> tuple[list[Sample], list[Pair]]:
-    samples: list[Sample] = []
-    pairs: list[Pair] = []
+def gather(sequences: list[Sequence], keep: Path | None) -> tuple[list[Sample], list[Pair]]:
+    """All runs of all objects."""
+    kept = json.loads(keep.read_text()) if keep and keep.exists() else {}
     for sequence in sequences:
+        if sequence.name in kept:
+            continue
         began = time.perf_counter()
-        for object_id in sequence.objects:
-            for step in (1, FAST):
-                more, both = collect(sequence, object_id, step)
-                samples += more
-                pairs += both
+        found = [collect(sequence, i, step) for i in sequence.objects for step in (1, FAST)]
+        samples, pairs = ([astuple(x) for part in found for x in part[which]] for which in (0, 1))
+        kept[sequence.name] = [samples, pairs]
         print(f"{sequence.name}: {len(samples)} masks, {time.perf_counter() - began:.0f} s", flush=True)
-    return samples, pairs
+        if keep:
+            keep.write_text(json.dumps(kept))
+    names = [s.name for s in sequences]
+    return [Sample(*x) for n in names for x in kept[n][0]], [Pair(*x) for n in names for x in kept[n][1]]
 
 
 def main() -> None:
@@ -346,6 +350,7 @@ def main() -> None:
     parser.add_argument("--fit", nargs="+", help="sequences to fit to (default: all but those of --test)")
     parser.add_argument("--test", nargs="*", default=["schoolgirls"], help="sequences that no number is fitted to")
     parser.add_argument("--write", action="store_true", help="replace the numbers of the product")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON file that keeps the runs")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     found = {p.name: p for p in find_sequences(arguments.data).sequences}
@@ -353,7 +358,7 @@ def main() -> None:
     tests = [n for n in arguments.test if n in found and n not in names]
     if unknown := [n for n in names if n not in found]:
         parser.error(f"--fit: there is no sequence {', '.join(unknown)} in {arguments.data}")
-    samples, pairs = gather([load_sequence(found[n]) for n in names])
+    samples, pairs = gather([load_sequence(found[n]) for n in names], arguments.keep)
     figure, fused = leave_out(samples, pairs)
     report("each sequence by numbers fitted to the others", samples, figure)
     hand = [i for i, s in enumerate(samples) if s.given == 1]
@@ -365,7 +370,7 @@ def main() -> None:
     text = as_json(numbers, names, len(samples))
     print(f"\n{text}")
     if tests:
-        held, held_pairs = gather([load_sequence(found[n]) for n in tests])
+        held, held_pairs = gather([load_sequence(found[n]) for n in tests], arguments.keep)
         report(f"sequences that were never used: {', '.join(tests)}", held, figures(held, parse_calibration(text)))
         iou = np.array([p.iou for p in held_pairs])
         print(f"\nfrom both sides: AUROC {auroc(both_ways(held_pairs, numbers), iou):.3f}")

@@ -3,7 +3,31 @@
 Knows arrays and numbers only, so that every engine can use it.
 """
 
-from tam_backend.quality.calibration import NEEDS_A_LOOK, Calibration, agreement, calibration, needs_a_look
+from tam_backend.quality.calibration import (
+    NEEDS_A_LOOK,
+    Calibration,
+    agreement,
+    calibration,
+    from_anchor,
+    fused_quality,
+    needs_a_look,
+)
+from tam_backend.quality.review import Review, review
+from tam_backend.quality.suggestion import Suggestion, suggest
 from tam_backend.quality.watch import PARTS, Watch
 
-__all__ = ["NEEDS_A_LOOK", "PARTS", "Calibration", "Watch", "agreement", "calibration", "needs_a_look"]
+__all__ = [
+    "NEEDS_A_LOOK",
+    "PARTS",
+    "Calibration",
+    "Review",
+    "Suggestion",
+    "Watch",
+    "agreement",
+    "calibration",
+    "from_anchor",
+    "fused_quality",
+    "needs_a_look",
+    "review",
+    "suggest",
+]

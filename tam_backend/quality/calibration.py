@@ -94,6 +94,24 @@ def agreement(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
     return int(np.minimum(a, b).sum(dtype=np.int64)) / larger if larger else 1.0
 
 
+def fused_quality(
+    earlier: float, earlier_soft: npt.NDArray[np.uint8], later: float, later_soft: npt.NDArray[np.uint8], weight: float
+) -> float:
+    """The estimate for a mask made of two that were propagated from the anchors before and after it.
+
+    earlier, later: their estimates. earlier_soft, later_soft: HxW uint8. weight: of the later one, in [0, 1].
+    """
+    agreed = agreement(earlier_soft, later_soft)
+    if weight <= 0.5:
+        return calibration().fused(earlier, later, agreed, weight)
+    return calibration().fused(later, earlier, agreed, 1 - weight)
+
+
+def from_anchor(quality: float, anchor: float) -> float:
+    """``Calibration.from_anchor`` with the numbers of the embedded engine, the only ones there are."""
+    return calibration().from_anchor(quality, anchor)
+
+
 def needs_a_look(quality: float) -> bool:
     return quality < NEEDS_A_LOOK
 

@@ -15,7 +15,7 @@ START, FALL = 0.9, 100.0
 #: What is expected counts as much as this many frames that were seen at that distance.
 FIRM = 4.0
 #: Candidates that are worked on at once, to keep memory small.
-_CHUNK = 2048
+_CHUNK = 256
 
 Array = npt.NDArray[np.float64]
 
@@ -91,11 +91,9 @@ def _gains(
     gains = np.empty(len(frames))
     for start in range(0, len(frames), _CHUNK):
         part = slice(start, start + _CHUNK)
-        better = np.maximum(hope - windows[frames[part] - first], 0)
+        better = hope - windows[frames[part] - first]
+        np.maximum(better, 0, out=better)
         # Nearer to the candidate than to the confirmed frames on either side.
-        sums = np.concatenate([np.zeros((len(better), 1)), np.cumsum(better, axis=1, dtype=np.float64)], axis=1)
-        rows = np.arange(len(better))
-        low = np.maximum(REACH - before[part] // 2, 0)
-        high = np.minimum(REACH + after[part] // 2, 2 * REACH)
-        gains[part] = sums[rows, high + 1] - sums[rows, low]
+        better *= (2 * way >= -before[part, None]) & (2 * way <= after[part, None])
+        gains[part] = better.sum(axis=1, dtype=np.float64)
     return gains

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tam_backend.engines import Engine
 from tam_backend.errors import BadInput
 from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, Propagation, SoftMask
+from tam_backend.quality import from_anchor
 from tam_backend.tracking.correction import segment_with_prior
 from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
 from tam_backend.video.base import Reader
@@ -72,12 +73,14 @@ class _Run:
     """The frames that one anchor decides in one direction, in the order they are computed.
 
     at: the frame that ``propagation`` has reached. saved: the frame of the state in the store (None: there is none).
+    given: quality of the mask that the anchor has.
     """
 
     origin: int
     frames: range
     anchors: Mapping[int, Mask]
     key: str
+    given: float = 1.0
     position: int = 0
     propagation: Propagation | None = None
     saved: int | None = None
@@ -138,12 +141,13 @@ class Tracker:
         self._validate(anchors)
         order = sorted(anchors, key=lambda f: (abs(f - focus), f))
         masks: dict[int, Mask] = {}
+        given: dict[int, float] = {}
         for frame in order:
             tracked = self._anchor(frame, anchors[frame])
-            masks[frame] = tracked.mask
+            masks[frame], given[frame] = tracked.mask, tracked.quality
             if frame in self.frames:
                 yield tracked
-        runs = self._plan({f: anchors[f].digest() for f in anchors}, masks)
+        runs = self._plan({f: anchors[f].digest() for f in anchors}, masks, given)
         try:
             while runs:
                 run = min(runs, key=lambda r: (abs(r.next_frame - focus), r.next_frame))
@@ -219,7 +223,9 @@ class Tracker:
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
 
-    def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask]) -> list[_Run]:
+    def _plan(
+        self, digests: Mapping[int, str], masks: Mapping[int, Mask], given: Mapping[int, float]
+    ) -> list[_Run]:
         """Split the range among the anchors: each frame goes to the nearest one, ties to the earlier one.
 
         A run from an anchor beyond the range begins there, and ends in the range.
@@ -238,7 +244,7 @@ class Tracker:
                 if frames:
                     bracket = (origin,) if other is None else tuple(sorted((origin, other)))
                     key = self._run_key(origin, bracket, digests)
-                    runs.append(_Run(origin, frames, {f: masks[f] for f in bracket}, key))
+                    runs.append(_Run(origin, frames, {f: masks[f] for f in bracket}, key, given[origin]))
         return runs
 
     def _advance(self, run: _Run) -> TrackedFrame:
@@ -265,7 +271,7 @@ class Tracker:
             run.at += direction
             if run.at == frame:
                 run.propagation = propagation
-                return result
+                return replace(result, quality=from_anchor(result.quality, run.given))
 
     def _begin(self, run: _Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""

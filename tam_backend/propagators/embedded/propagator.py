@@ -15,6 +15,7 @@ from tam_backend.features.colour import ColourModel, colour_bins
 from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
+from tam_backend.propagators.embedded.assessment import Assessment
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
 from tam_backend.video.base import Reader
 
@@ -36,12 +37,6 @@ SHARPNESS = 12.0
 #: (Sundaram, Brox and Keutzer, ECCV 2010).
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
 
-#: What a step leaves of the trust: with flow that agrees there and back to the share c, c to this power;
-TRUST_SHARE = 0.05
-#: where the object is lost, where it was found again, and where it is known to be absent.
-TRUST_GONE, TRUST_FOUND, TRUST_ABSENT = 0.85, 0.8, 0.98
-#: An empty mask after the object was there is trusted this much of the trust.
-QUALITY_EMPTY = 0.5
 #: Below this agreement of colours a mask that lost the object shows something else, and is dropped.
 STRANGE = 0.3
 #: Soft value of an object that was found again.
@@ -80,20 +75,20 @@ class EmbeddedPropagation:
         self._geometry = features.geometry(video)
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
         self._colours, self._usual = self._learn(soft)
+        self._assessment = Assessment(features, video, soft)
         if state is None:
             self._soft: SoftMask = soft[start]
-            self._trust = 1.0
             self._sighting = Sighting.first(self._soft >= SOFT_THRESHOLD)
         else:
             self._soft = np.asarray(state["soft"], np.uint8)
-            self._trust = float(state["trust"])
             self._sighting = Sighting.of(state["sighting"])
+            self._assessment.resume(state["assessment"])
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         return {
             "soft": self._soft.copy(),
-            "trust": np.array(self._trust, np.float64),
             "sighting": self._sighting.array(),
+            "assessment": self._assessment.state(),
         }
 
     def step(self, frame: int) -> Propagated:
@@ -102,16 +97,12 @@ class EmbeddedPropagation:
         previous, self._last = self._last, frame
         self._soft = np.zeros(self._geometry.work_shape, np.uint8)
         if self._colours is None:
-            self._trust *= TRUST_ABSENT
-            return Propagated(self._geometry.to_full(self._soft), self._trust)
+            return self._assessed(previous, frame)
         lab = self._features.lab(self._video, frame)
         colour = np.clip(self._colours.log_odds(colour_bins(lab)), -COLOUR_LIMIT, COLOUR_LIMIT)
         speed = self._speed(frame)
         if moved.any():
             self._cut(arrived, consistent, lab, colour, speed)
-            self._trust *= float(consistent[moved].mean()) ** TRUST_SHARE
-        else:
-            self._trust *= TRUST_GONE
         camera = self._camera_way(previous, frame)
         inside = self._soft >= SOFT_THRESHOLD
         agreement = self._agreement_with(colour, inside)
@@ -121,8 +112,10 @@ class EmbeddedPropagation:
             found = self._sighting.search(COLOUR_WEIGHT * colour, speed)
             if found is not None:
                 self._soft[:] = np.where(found, FOUND_SOFT, 0)
-                self._trust *= TRUST_FOUND
-        return Propagated(self._geometry.to_full(self._soft), self._quality(colour))
+        return self._assessed(previous, frame)
+
+    def _assessed(self, previous: int, frame: int) -> Propagated:
+        return Propagated(self._geometry.to_full(self._soft), self._assessment.quality(previous, frame, self._soft))
 
     def _speed(self, frame: int) -> Array:
         """Motion relative to the camera, in units of noise, at the working size."""
@@ -150,15 +143,6 @@ class EmbeddedPropagation:
         values = np.where(near, sigmoid(evidence), 0).astype(np.float32)
         smooth = guided_filter(unit(lab[part]), values, RADIUS, FLAT)
         self._soft[part] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
-
-    def _quality(self, colour: Array) -> float:
-        """How far flow could be followed until here, times how decided the mask is, times how its colours agree."""
-        some = self._soft > 0.1 * 255
-        if not some.any():
-            return self._trust * QUALITY_EMPTY
-        decided = float(np.abs(2 * unit(self._soft[some]) - 1).mean())
-        agreement = self._agreement_with(colour, self._soft >= SOFT_THRESHOLD)
-        return float(np.clip(self._trust * decided * min(1.0, agreement), 0, 1))
 
     def _agreement_with(self, colour: Array, inside: npt.NDArray[np.bool_]) -> float:
         """Mean probability of the object by colour inside a mask; 1 means as high as on the anchors."""
