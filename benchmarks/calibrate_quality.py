@@ -2,15 +2,16 @@
 
     python benchmarks/calibrate_quality.py --data DAVIS_FOLDER --fit blackswan dog ... --test schoolgirls --write
 
-Runs of many kinds are made of each object of the sequences (see ``runs``), and the parts of the figure are noted on each
-frame with the IoU of the mask. Then:
+Runs of many kinds are made of each object of the sequences (see ``runs``), and the parts of the figure are noted on
+each frame with the IoU of the mask. Then:
 
-1. each sequence of --fit in turn is left out, numbers are fitted to the others, and it is told on the one left out which
-   frames need a look (IoU below 0.75). AUROC: the share of pairs of one frame that does and one that does not in which
-   the first has the lower figure;
+1. each sequence of --fit in turn is left out, numbers are fitted to the others, and it is told on the one left out
+   which frames need a look (IoU below 0.75). AUROC: the share of pairs of one frame that does and one that does not in
+   which the first has the lower figure;
 2. numbers are fitted to all of --fit, judged on --test, and with --write put where the product reads them.
 
---keep FILE: the runs are kept there, one sequence after the other, and not made again. Delete it when masks have changed.
+--keep FILE: the runs are kept there, one sequence after the other, and not made again. Delete it when masks have
+changed.
 
 The fit: cross entropy of the IoU, every object of equal weight; no weight below 0; squared weights of the standardised
 parts are held down, so that few sequences decide little (ridge).

@@ -2,15 +2,16 @@
 
     python benchmarks/oracle.py --data DAVIS_FOLDER --sequences blackswan dog ... --out results.json
 
-The true mask of the first frame is given. Then, in each of 8 rounds, a robot gives the true mask of one more frame, and
-J&F is measured over all frames, the given ones included, which are right for every robot. The robots differ in the frame:
+The true mask of the first frame is given. Then, in each of 8 rounds, a robot gives the true mask of one more frame,
+and J&F is measured over all frames, the given ones included, which are right for every robot. The robots differ in the
+frame:
 
 suggested: what the product suggests (``tam_backend.quality.suggestion``).
 random: any frame that is not given yet; means over 5 seeds.
 even: so many frames that, with the first one, they share out the video evenly; others in each round.
 
-What is finished is kept in --out, and not measured again by the same robot with the same engine; --again names robots to
-measure anew.
+What is finished is kept in --out, and not measured again by the same robot with the same engine; --again names robots
+to measure anew.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def _embedded(settings: Settings) -> Engine:
     from tam_backend.segmenters.embedded import EmbeddedSegmenter
 
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
-    return Engine("embedded", "1", EmbeddedSegmenter(features), EmbeddedPropagator(features), "no weights, cpu")
+    return Engine("embedded", "2", EmbeddedSegmenter(features), EmbeddedPropagator(features), "no weights, cpu")
 
 
 def _sam_xmem(settings: Settings) -> Engine:

@@ -12,7 +12,7 @@ from tam_backend.quality.calibration import (
     fused_quality,
     needs_a_look,
 )
-from tam_backend.quality.review import Review, review
+from tam_backend.quality.review import Review, mean_quality, review
 from tam_backend.quality.suggestion import Suggestion, suggest
 from tam_backend.quality.watch import PARTS, Watch
 
@@ -27,6 +27,7 @@ __all__ = [
     "calibration",
     "from_anchor",
     "fused_quality",
+    "mean_quality",
     "needs_a_look",
     "review",
     "suggest",

@@ -29,7 +29,6 @@ UNSEEN = 1e-3
 CYCLE_ERROR, CYCLE_SHARE = 0.25, 0.02
 
 
-
 _P = np.arange(1, 255) / 255
 _ENTROPY = np.array([0.0, *(-(_P * np.log2(_P) + (1 - _P) * np.log2(1 - _P))), 0.0], np.float32)
 
@@ -72,7 +71,7 @@ def flow_doubt(back: Array, there: Array, points: Points) -> float:
     """Where flow to the last frame and back does not lead to the start: 0 nowhere, 1 everywhere.
 
     back: HxWx2, from this frame to the last; there: HxWx2, from the last frame to this; both x, y in pixels. After
-    Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow", ECCV 2010.
+    Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow" (2010).
     """
     rows, columns = points
     if not len(rows):

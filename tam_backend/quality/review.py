@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from tam_backend.quality.calibration import needs_a_look
@@ -26,6 +26,13 @@ class Review:
     def share(self) -> float:
         """Share of the frames that need a look, in [0, 1]."""
         return self.look / self.frames if self.frames else 0.0
+
+
+def mean_quality(reviews: Iterable[Review]) -> float:
+    """Estimated IoU over all frames of some objects, in [0, 1]; 0 if there are none."""
+    some = [(r.mean, r.frames) for r in reviews]
+    frames = sum(count for _, count in some)
+    return sum(mean * count for mean, count in some) / frames if frames else 0.0
 
 
 def review(quality: Mapping[int, float], confirmed: Collection[int]) -> Review:

@@ -223,9 +223,7 @@ class Tracker:
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
 
-    def _plan(
-        self, digests: Mapping[int, str], masks: Mapping[int, Mask], given: Mapping[int, float]
-    ) -> list[_Run]:
+    def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask], given: Mapping[int, float]) -> list[_Run]:
         """Split the range among the anchors: each frame goes to the nearest one, ties to the earlier one.
 
         A run from an anchor beyond the range begins there, and ends in the range.
