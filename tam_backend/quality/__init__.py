@@ -7,12 +7,12 @@ from tam_backend.quality.calibration import (
     NEEDS_A_LOOK,
     Calibration,
     agreement,
-    calibration,
     from_anchor,
     fused_quality,
+    load_calibration,
     needs_a_look,
 )
-from tam_backend.quality.review import Review, mean_quality, review
+from tam_backend.quality.reviewing import Review, mean_quality, review
 from tam_backend.quality.suggestion import Suggestion, suggest
 from tam_backend.quality.watch import PARTS, Watch
 
@@ -24,9 +24,9 @@ __all__ = [
     "Suggestion",
     "Watch",
     "agreement",
-    "calibration",
     "from_anchor",
     "fused_quality",
+    "load_calibration",
     "mean_quality",
     "needs_a_look",
     "review",

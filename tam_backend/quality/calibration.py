@@ -73,7 +73,7 @@ class Calibration:
 
 
 @functools.cache
-def calibration(engine: str = "embedded") -> Calibration:
+def load_calibration(engine: str = "embedded") -> Calibration:
     """The numbers that come with the package. Raises BadInput for an engine that has none."""
     path = resources.files("tam_backend.quality").joinpath(f"{engine}.json")
     if not path.is_file():
@@ -103,13 +103,13 @@ def fused_quality(
     """
     agreed = agreement(earlier_soft, later_soft)
     if weight <= 0.5:
-        return calibration().fused(earlier, later, agreed, weight)
-    return calibration().fused(later, earlier, agreed, 1 - weight)
+        return load_calibration().fused(earlier, later, agreed, weight)
+    return load_calibration().fused(later, earlier, agreed, 1 - weight)
 
 
 def from_anchor(quality: float, anchor: float) -> float:
     """``Calibration.from_anchor`` with the numbers of the embedded engine, the only ones there are."""
-    return calibration().from_anchor(quality, anchor)
+    return load_calibration().from_anchor(quality, anchor)
 
 
 def needs_a_look(quality: float) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tam_backend.errors import BadInput
-from tam_backend.quality import PARTS, Calibration, agreement, calibration, from_anchor, fused_quality
+from tam_backend.quality import PARTS, Calibration, agreement, from_anchor, fused_quality, load_calibration
 from tam_backend.quality.calibration import parse_calibration
 
 UNIT = st.floats(0, 1)
@@ -29,7 +29,7 @@ def test_other_parts_are_refused():
 
 
 def test_the_numbers_of_the_product_are_usable():
-    numbers = calibration("embedded")
+    numbers = load_calibration("embedded")
     assert tuple(numbers.weights) == PARTS
     assert all(weight >= 0 for weight in numbers.weights.values())
     assert numbers.given >= 0
@@ -41,7 +41,7 @@ def test_the_numbers_of_the_product_are_usable():
 
 def test_an_engine_without_numbers():
     with pytest.raises(BadInput, match="not calibrated for the engine 'xmem'"):
-        calibration("xmem")
+        load_calibration("xmem")
 
 
 @given(UNIT, UNIT)
@@ -54,7 +54,7 @@ def test_a_worse_anchor_never_raises_the_figure(quality, anchor):
 
 @given(UNIT, UNIT, UNIT, st.floats(0, 1))
 def test_from_both_sides(near, far, agreed, share):
-    numbers = calibration()
+    numbers = load_calibration()
     found = numbers.fused(near, far, agreed, share)
     assert 0 <= found <= 1
     assert found <= numbers.fused(near, far, 1.0, share) + 1e-9, "disagreement never raises it"

@@ -6,19 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
-from tam_backend.quality import PARTS, Watch, calibration
+from tam_backend.quality import PARTS, Watch, load_calibration
 
 SIZE = (60, 80)
 GREEN, RED = (90, 90, 150), (130, 200, 160)
 
 
-def disc(column, radius=12):
+def disc(column, radius=20):
     rows, columns = np.indices(SIZE)
     return np.hypot(rows - 30, columns - column) <= radius
 
 
 def soft_of(mask):
-    return cv2.GaussianBlur(255 * mask.astype(np.uint8), (0, 0), 1)
+    return cv2.GaussianBlur(255 * mask.astype(np.uint8), (0, 0), 0.7)
 
 
 def lab_of(mask):
@@ -49,7 +49,7 @@ def walk(watch, frames, shown=None):
 
 
 def estimate(found):
-    return calibration().estimate(found)
+    return load_calibration().estimate(found)
 
 
 def test_a_followed_disc_is_good():
@@ -62,9 +62,9 @@ def test_a_followed_disc_is_good():
 @pytest.mark.parametrize(
     ("shown", "parts"),
     [
-        (disc(60, 12), {"strange"}),
-        (disc(32, 6), {"shrunk", "leaking"}),
-        (disc(32, 12) & (np.indices(SIZE)[0] % 3 > 0), {"frayed", "edge", "leaking"}),
+        (disc(60), {"strange"}),
+        (disc(32, 10), {"shrunk", "leaking"}),
+        (disc(32) & (np.indices(SIZE)[0] % 3 > 0), {"frayed", "edge", "leaking"}),
     ],
 )
 def test_a_bad_mask_is_spoken_against_by_what_is_wrong_with_it(shown, parts):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
 from tam_backend.propagators.base import SoftMask
-from tam_backend.quality import Watch, calibration
+from tam_backend.quality import Watch, load_calibration
 from tam_backend.video.base import Reader
 
 #: An object that no anchor shows is absent; each frame of the way makes that a little less sure.
@@ -27,7 +27,7 @@ class Assessment:
         geometry = features.geometry(video)
         self._size = (geometry.flow_width, geometry.flow_height)
         self._watch = Watch((self._reduce(soft), self._lab(frame)) for frame, soft in anchors.items())
-        self._numbers = calibration("embedded")
+        self._numbers = load_calibration("embedded")
         self._absent = 1.0
 
     def state(self) -> npt.NDArray[np.float64]:
