@@ -20,17 +20,19 @@ from tam_backend.quality.parts import INSIDE, Array, Lab, Looks, Region, Soft
 RING_SHARE, RING_LEAST = 0.15, 3
 
 #: What is looked at. Each is 0 or more; larger speaks against the mask.
-#: way: how far the object has moved relative to its surroundings since the anchor, in its own sizes.
+#: steps: 1 - 1 / root of the frames since the anchor, because masks lose most right after it. way: how far the object
+#: has moved relative to its surroundings since then, in its own sizes, logarithm.
 #: shrunk: its smallest area since then under that on the anchors. lost: frames on which it had no mask since then.
 #: doubt: flow there and back disagrees. entropy: the probability is undecided. edge: thin, or ragged. frayed: more so
 #: than on the anchors. strange: it has lost the object's colours. leaking: what is around it has the object's colours.
-PARTS = ("way", "shrunk", "lost", "doubt", "entropy", "edge", "frayed", "strange", "leaking")
+PARTS = ("steps", "way", "shrunk", "lost", "doubt", "entropy", "edge", "frayed", "strange", "leaking")
 
 
 @dataclass(slots=True)
 class _Way:
     """What has happened since the anchor: sums over the frames, and the largest log(area on the anchors / area)."""
 
+    steps: float = 0.0
     way: float = 0.0
     shrunk: float = 0.0
     lost: float = 0.0
@@ -65,7 +67,7 @@ class Watch:
         self._way = _Way()
 
     def state(self) -> npt.NDArray[np.float64]:
-        """What is carried from frame to frame, 3 float64."""
+        """What is carried from frame to frame, 4 float64."""
         return np.array(astuple(self._way), np.float64)
 
     def resume(self, state: npt.NDArray[Any]) -> None:
@@ -78,6 +80,7 @@ class Watch:
         soft: hxw uint8, 255 x probability. lab: hxwx3 uint8. back, there: hxwx2 float32, flow from this frame to the
         last one and from the last one to this one, x and y in pixels of this size.
         """
+        self._way.steps += 1
         mask = soft >= INSIDE
         if not mask.any():
             self._way.lost += 1
@@ -91,6 +94,7 @@ class Watch:
         self._way.way += motion / math.sqrt(area)
         self._way.shrunk = max(self._way.shrunk, math.log(self._area / area))
         values = {
+            "steps": 1 - self._way.steps**-0.5,
             "way": math.log1p(self._way.way),
             "shrunk": self._way.shrunk,
             "lost": math.log1p(self._way.lost),

@@ -31,7 +31,7 @@ class Assessment:
         self._absent = 1.0
 
     def state(self) -> npt.NDArray[np.float64]:
-        """4 float64."""
+        """5 float64."""
         return np.append(self._watch.state(), self._absent)
 
     def resume(self, state: npt.NDArray[Any]) -> None:
