@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,8 +57,8 @@ RIDGE = 0.02
 EXPECTED = {"lost": 0.5}
 #: Set by hand: all empty masks of these sequences are wrong, because all objects are there on all frames.
 EMPTY, EMPTY_KNOWN = 0.3, 0.8
-#: Every n-th frame: sequences n times as fast.
-FAST = 3
+#: Videos: as they are; every n-th frame only, so n times as fast; with a twin of the object.
+KINDS, FAST = ("plain", "fast", "twins"), 3
 
 Array = npt.NDArray[np.float64]
 
@@ -108,6 +110,49 @@ class Thinned:
         return Thinned(self._video.clone(), self._step)
 
 
+class Twins:
+    """A video at half its size in which the object has a twin that crosses its way and passes in front of it.
+
+    The twin is the object at the same time before the end, moved from one side of the object to the other. So masks
+    have something like the object to drift to, which sequences with one object lack.
+    """
+
+    def __init__(self, video: Reader, truth: list[Mask]) -> None:
+        self._video = video
+        self.key = f"{video.key}/twins"
+        self.height, self.width, self.fps = video.height // 2, video.width // 2, video.fps
+        self._own = [self._half(m.astype(np.uint8)) > 0 for m in truth]
+        self._reach = 1.5 * float(np.median([np.count_nonzero(m.any(axis=0)) for m in self._own]))
+
+    def __len__(self) -> int:
+        return len(self._video)
+
+    def __getitem__(self, index: int) -> Frame:
+        frame, (twin, other) = self._half(self._video[index]), self._twin(index)
+        frame[twin] = self._shifted(self._half(self._video[other]), index)[twin]
+        return frame
+
+    def truth(self, index: int) -> Mask:
+        return self._own[index] & ~self._twin(index)[0]
+
+    def clone(self) -> Twins:
+        copy = object.__new__(Twins)
+        copy.__dict__ = self.__dict__ | {"_video": self._video.clone()}
+        return copy
+
+    def _twin(self, index: int) -> tuple[Mask, int]:
+        other = len(self) - 1 - index
+        return self._shifted(self._own[other].astype(np.uint8), index) > 0, other
+
+    def _shifted(self, image: Frame, index: int) -> Frame:
+        across = self._reach * math.cos(math.pi * index / (len(self) - 1))
+        move = np.array([[1, 0, across], [0, 1, 0]], np.float32)
+        return np.asarray(cv2.warpAffine(image, move, (self.width, self.height), flags=cv2.INTER_NEAREST), np.uint8)
+
+    def _half(self, image: Frame) -> Frame:
+        return np.asarray(cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """From ``start`` over ``frames``; given: quality of the mask there."""
@@ -132,13 +177,13 @@ def clicked(engine: Engine, video: Reader, frame: int, truth: Mask, count: int) 
     return (found.mask, found.score) if found is not None and found.mask.any() else None
 
 
-def runs(engine: Engine, video: Reader, truth: list[Mask], fast: bool) -> Iterator[Run]:
+def runs(engine: Engine, video: Reader, truth: list[Mask], few: bool) -> Iterator[Run]:
     """True masks on the first, last and middle frame, from where the object goes forward and backward; masks of one and
-    three clicks; two anchors from both sides. Of a fast sequence just the first two."""
+    three clicks; two anchors from both sides. ``few``: just the first two."""
     last, middle = len(truth) - 1, len(truth) // 2
     yield Run("first", {0: truth[0]}, 0, range(1, last + 1))
     yield Run("last", {last: truth[last]}, last, range(last - 1, -1, -1))
-    if fast:
+    if few:
         return
     after, before = range(middle + 1, last + 1), range(middle - 1, -1, -1)
     yield Run("middle on", {middle: truth[middle]}, middle, after)
@@ -154,21 +199,26 @@ def runs(engine: Engine, video: Reader, truth: list[Mask], fast: bool) -> Iterat
         yield Run(f"{name} back", ends, b, range(b - 1, a, -1))
 
 
-def collect(sequence: Sequence, object_id: int, step: int) -> tuple[list[Sample], list[Pair]]:
-    """All runs of one object, over every ``step``-th frame."""
+def collect(sequence: Sequence, object_id: int, kind: str) -> tuple[list[Sample], list[Pair]]:
+    """All runs of one object. kind: of the video, one of ``KINDS``."""
     engine = load_engine("embedded")
     features = engine.propagator.features  # type: ignore[attr-defined]
-    video: Reader = Thinned(sequence.open(), step) if step > 1 else sequence.open()  # type: ignore[assignment]
-    truth = [sequence.mask(f, object_id) for f in range(0, len(sequence.frames), step)]
+    video: Any = sequence.open()
+    truth = [sequence.mask(f, object_id) for f in range(len(video))]
+    if kind == "fast":
+        video, truth = Thinned(video, FAST), truth[::FAST]
+    elif kind == "twins":
+        video = Twins(video, truth)
+        truth = [video.truth(f) for f in range(len(video))]
     samples: list[Sample] = []
     pairs: list[Pair] = []
     halves: dict[int, tuple[npt.NDArray[np.uint8], tuple[float, ...]]] = {}
     name = f"{sequence.name}/{object_id}"
-    for run in runs(engine, video, truth, step > 1):
+    for run in runs(engine, video, truth, kind != "plain"):
         propagation = engine.propagator.begin(video, run.anchors, run.start)
         soft_anchors = {f: 255 * m.astype(np.uint8) for f, m in run.anchors.items()}
         watch = Assessment(features, video, soft_anchors)
-        at, label = run.start, run.name + (" fast" if step > 1 else "")
+        at, label = run.start, run.name + (f" {kind}" if kind != "plain" else "")
         for frame in run.frames:
             soft = propagation.step(frame).soft
             found = watch.parts(at, frame, soft)
@@ -335,7 +385,7 @@ def gather(sequences: list[Sequence], keep: Path | None) -> tuple[list[Sample], 
         if sequence.name in kept:
             continue
         began = time.perf_counter()
-        found = [collect(sequence, i, step) for i in sequence.objects for step in (1, FAST)]
+        found = [collect(sequence, i, kind) for i in sequence.objects for kind in KINDS]
         samples, pairs = ([astuple(x) for part in found for x in part[which]] for which in (0, 1))
         kept[sequence.name] = [samples, pairs]
         print(f"{sequence.name}: {len(samples)} masks, {time.perf_counter() - began:.0f} s", flush=True)
