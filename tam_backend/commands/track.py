@@ -16,12 +16,13 @@ from urllib.parse import quote
 from tam_backend import __version__
 from tam_backend.commands.track_output import CONFIG, OVERLAY, PICTURES, PREDICTIONS, OutputFolder
 from tam_backend.commands.track_predictions import REGION_TYPES, Naming, label_config, name_objects, task_chunks
-from tam_backend.commands.track_progress import Interruption, frames_to_check, progress
+from tam_backend.commands.track_progress import Interruption, progress
 from tam_backend.commands.track_prompts import ObjectPrompts, collect_prompts, parse_click, parse_label, parse_mask
 from tam_backend.drawing import draw_objects
 from tam_backend.engines import load_engine
 from tam_backend.errors import BadInput, MediaError
 from tam_backend.prompts import FramePrompts
+from tam_backend.quality import Review, review
 from tam_backend.settings import Settings
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.tracking.objects import IdMap, ObjectsFrame, track_objects
@@ -206,8 +207,8 @@ def _protect_inputs(args: argparse.Namespace) -> None:
 class _Work:
     """The tracking of one call, and what came of it.
 
-    qualities: finished frame -> object -> quality. unsure: the same without what a person decided, and of the least
-    sure object only. empty: object -> frames on which nothing of it was found. fresh: frames computed by this call.
+    qualities: finished frame -> object -> quality. empty: object -> frames on which nothing of it was found. fresh:
+    frames computed by this call.
     """
 
     tracker: Tracker
@@ -216,7 +217,6 @@ class _Work:
     interruption: Interruption
     quiet: bool
     qualities: dict[int, dict[int, float]] = field(default_factory=dict)
-    unsure: dict[int, float] = field(default_factory=dict)
     empty: dict[int, list[int]] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
     seconds: float = 0.0
@@ -297,9 +297,6 @@ class _Work:
     def _finish(self, result: ObjectsFrame) -> None:
         self.out.write_ids(result.frame, result.ids)
         self.qualities[result.frame] = {i: t.quality for i, t in result.objects.items()}
-        propagated = [t.quality for t in result.objects.values() if not t.anchor]
-        if propagated:
-            self.unsure[result.frame] = min(propagated)
         for object_id, tracked in result.objects.items():
             if not tracked.by_hand and not tracked.mask.any():
                 self.empty.setdefault(object_id, []).append(result.frame)
@@ -308,6 +305,13 @@ class _Work:
         """The finished frames, in order, as they were written."""
         for frame in self.finished:
             yield frame, self.out.read_ids(frame), self.qualities[frame]
+
+    def reviews(self) -> dict[int, Review]:
+        """What the figures say of each object, as far as it is finished."""
+        return {
+            object_id: review({f: q[object_id] for f, q in self.qualities.items()}, on_frames)
+            for object_id, on_frames in sorted(self.prompts.items())
+        }
 
     def report(self, folder: Path) -> str:
         """What was done, in words, and where a person should look."""
@@ -318,11 +322,17 @@ class _Work:
             text += f" ({1000 * self.seconds / fresh:.0f} ms a frame)"
         if done > fresh:
             text += f", {done - fresh} known before"
-        if check := frames_to_check(self.unsure):
-            text += f". Look at frames {', '.join(map(str, check))}: the masks are least sure there"
-        for object_id, frames in sorted(self.empty.items()):
-            text += f". Object {object_id} was not found on {len(frames)} frames (first: {min(frames)})"
-        return text + "."
+        text += "."
+        for object_id, found in self.reviews().items():
+            text += f"\nObject {object_id}: "
+            if found.fix_next is None:
+                text += "no frame needs a look."
+            else:
+                noun = "frame needs" if found.look == 1 else "frames need"
+                text += f"{found.look} {noun} a look ({100 * found.share:.0f} %). Fix frame {found.fix_next} next."
+            if frames := self.empty.get(object_id):
+                text += f" It was not found on {len(frames)} frames (first: {min(frames)})."
+        return text
 
 
 def _write_pictures(args: argparse.Namespace, video: Source, work: _Work) -> None:
@@ -360,6 +370,6 @@ def _write_task(args: argparse.Namespace, naming: Naming, work: _Work, engine: s
         "clip": f"frames {frames.start} to {frames[-1]} of {args.video.name}",
     }
     version = f"tam-{__version__}-{engine}"
-    chunks = task_chunks(data, naming, frames, work.masks(), engine, version)
+    chunks = task_chunks(data, naming, frames, work.masks(), work.reviews(), engine, version)
     write_atomically(args.out / PREDICTIONS, (chunk.encode() for chunk in chunks))
     write_atomically(args.out / CONFIG, label_config(naming).encode())

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-import numpy as np
-
 from tam_backend.drawing import PALETTE
 from tam_backend.errors import BadInput
 from tam_backend.labelstudio.config import Control
-from tam_backend.labelstudio.regions import mask_region
+from tam_backend.labelstudio.regions import mark_next, mask_region, quality_note
+from tam_backend.quality import Review, mean_quality
 from tam_backend.tracking.objects import IdMap
 
 #: ``--region-type`` -> type of the regions, tag in the labeling configuration
@@ -63,28 +62,30 @@ def task_chunks(
     naming: Naming,
     frames: range,
     masks: Iterable[tuple[int, IdMap, Mapping[int, float]]],
+    reviews: Mapping[int, Review],
     engine: str,
     model_version: str,
 ) -> Iterator[str]:
     """The JSON text of one task with one prediction, in pieces, so that the masks are never in memory all at once.
 
     data: of the task; its list of frames is that of ``frames``. masks: (frame of the video, HxW uint8 ids, object id ->
-    quality) of the finished frames. An object without pixels on a frame has no region there.
+    quality) of the finished frames. An object without pixels on a frame has no region there. reviews: by object.
     """
     control = Control(naming.from_name, REGION_TYPES[naming.region_type][0], naming.to_name, ())
     yield '{"data": ' + json.dumps(data, ensure_ascii=False)
     yield ',\n "predictions": [{"model_version": ' + json.dumps(model_version) + ', "result": ['
-    scores: list[float] = []
+    first = True
     for frame, ids, qualities in masks:
         for object_id, quality in qualities.items():
             mask = ids == object_id
             if mask.any():
-                meta = {"engine": engine, "frame": frame, "quality": round(quality, 4)}
+                meta = quality_note(engine, frame, quality)
                 region = mask_region(control, naming.labels[object_id], frame - frames.start, mask, quality, meta)
-                yield (",\n" if scores else "\n") + json.dumps(region, ensure_ascii=False)
-                scores.append(quality)
-    score = round(float(np.mean(scores)), 4) if scores else 0.0
-    yield f'\n], "score": {score}}}]}}\n'
+                if frame == reviews[object_id].fix_next:
+                    mark_next(region)
+                yield ("\n" if first else ",\n") + json.dumps(region, ensure_ascii=False)
+                first = False
+    yield f'\n], "score": {round(mean_quality(reviews.values()), 4)}}}]}}\n'
 
 
 def label_config(naming: Naming) -> str:

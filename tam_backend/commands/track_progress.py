@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
-
-#: How many frames the last line names for a second look.
-FRAMES_TO_CHECK = 3
-#: Masks of this quality and above need no second look.
-GOOD_QUALITY = 0.9
 
 
 def progress(
@@ -60,15 +55,3 @@ class Interruption:
             yield item
             if self.requested:
                 return
-
-
-def frames_to_check(quality: Mapping[int, float]) -> list[int]:
-    """The frames a person should look at first: of low quality, and not all from the same moment."""
-    apart = max(2, len(quality) // 10)
-    chosen: list[int] = []
-    for frame, value in sorted(quality.items(), key=lambda item: (item[1], item[0])):
-        if value >= GOOD_QUALITY or len(chosen) == FRAMES_TO_CHECK:
-            break
-        if all(abs(frame - other) >= apart for other in chosen):
-            chosen.append(frame)
-    return sorted(chosen)

@@ -20,8 +20,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from tam_backend.errors import BadInput, NotFound, TamError
 from tam_backend.labelstudio.clicks import project_number, work_of
 from tam_backend.labelstudio.clips import Clip, ClipFiller
@@ -30,8 +28,9 @@ from tam_backend.labelstudio.connections import Client, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.prompts import PROMPT_TYPES
-from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
+from tam_backend.labelstudio.regions import check_regions, echo_prompt, mark_next, mask_region
 from tam_backend.labelstudio.requests import Json, parse_asks
+from tam_backend.quality import Review, mean_quality, review
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
@@ -327,7 +326,7 @@ class Deliveries:
         anchors = self._anchors_around(work, clip)
         oldest_first = reversed(self._tracks.of_task(work.label_studio, work.task))
         own = {(t.tag, t.label): t for t in oldest_first if not t.follows}
-        qualities: list[float] = []
+        reviews: list[Review] = []
         reader = self._library.open(clip.video)
         try:
             with self._objects.tracker(clip, reader) as tracker:
@@ -335,20 +334,28 @@ class Deliveries:
                     control = config.find_mask(tag, label)
                     if control is None:
                         continue
+                    quality: dict[int, float] = {}
+                    masks: dict[int, Json] = {}
                     for index, frame in enumerate(clip.frames):
                         tracked = tracker.stored(around, frame)
-                        if tracked is None or not tracked.mask.any():
+                        if tracked is None:
                             continue
-                        meta = self._objects.meta(tracked) | {"batch": _prediction_marker(work)}
-                        regions.append(mask_region(control, label, index, tracked.mask, tracked.quality, meta))
-                        qualities.append(tracked.quality)
-                        frames.setdefault((tag, label), set()).add(index)
+                        quality[frame] = tracked.quality
+                        if tracked.mask.any():
+                            meta = self._objects.meta(tracked) | {"batch": _prediction_marker(work)}
+                            region = mask_region(control, label, index, tracked.mask, tracked.quality, meta)
+                            masks[frame] = region
+                            frames.setdefault((tag, label), set()).add(index)
+                    reviews.append(review(quality, around))
+                    if reviews[-1].fix_next in masks:
+                        mark_next(masks[reviews[-1].fix_next])
+                    regions += masks.values()
                     if (tag, label) in own:
                         regions += own[tag, label].prompts
         finally:
             reader.close()
         check_regions(regions, config, len(clip.frames))
-        score = round(float(np.mean(qualities)), 4) if qualities else 0.0
+        score = round(mean_quality(reviews), 4)
         return {"result": regions, "score": score, "model_version": self._model_version}, frames, anchors
 
     def _anchors_around(self, work: Work, clip: Clip) -> dict[tuple[str, str], dict[int, Anchor]]:

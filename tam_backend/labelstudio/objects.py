@@ -11,7 +11,7 @@ from tam_backend.engines import Engine
 from tam_backend.errors import BadInput
 from tam_backend.labelstudio.clips import Clip
 from tam_backend.labelstudio.prompts import is_waiting
-from tam_backend.labelstudio.regions import mask_region
+from tam_backend.labelstudio.regions import mask_region, quality_note
 from tam_backend.labelstudio.requests import Ask, Json, check_size, decode_region_mask, newest_work
 from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.sessions.delivered import DeliveryLog
@@ -106,7 +106,7 @@ class TaskObjects:
                     yield region
 
     def meta(self, tracked: TrackedFrame) -> Json:
-        return {"engine": self._engine.name, "frame": tracked.frame, "quality": round(tracked.quality, 4)}
+        return quality_note(self._engine.name, tracked.frame, tracked.quality)
 
     def _sent_before(self, ask: Ask, task: Json, work: Work) -> _Sent:
         """A mask that arrived on the page and is not in the work saved after that was deleted by the person."""

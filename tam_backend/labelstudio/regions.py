@@ -42,6 +42,16 @@ def mask_region(control: Control, label: str, frame: int, mask: Mask, score: flo
     }
 
 
+def quality_note(engine: str, frame: int, quality: float) -> dict[str, Any]:
+    """What ``meta`` says of a mask: who made it, on which frame of the video, and its estimated IoU."""
+    return {"engine": engine, "frame": frame, "quality": round(quality, 4)}
+
+
+def mark_next(region: Json) -> None:
+    """Say in ``meta`` that this is the mask to fix next."""
+    region["meta"]["fix_next"] = True
+
+
 def echo_prompt(prompt: Prompt) -> Json:
     """A point or box, to be sent back: a smart one that is not echoed vanishes from the page.
 

@@ -61,6 +61,7 @@ class _Row:
     changed_at: str
     error: str
     advice: str
+    quality: str
 
 
 def status_blueprint(facts: Callable[[], Json], progress: Progress | None) -> Blueprint:
@@ -189,7 +190,18 @@ def _row(view: JobView, now: float) -> _Row:
         changed_at=datetime.fromtimestamp(view.updated, UTC).isoformat(timespec="seconds"),
         error=view.error,
         advice=advice,
+        quality=_quality(view),
     )
+
+
+def _quality(view: JobView) -> str:
+    """What is known of the finished masks, in words. Pages count from 1, as Label Studio's page does."""
+    if view.look is None:
+        return ""
+    if view.fix_next is None:
+        return "no frame needs a look"
+    noun = "frame needs" if view.look == 1 else "frames need"
+    return f"{view.look} {noun} a look; fix frame {view.fix_next} next (page {view.fix_next - view.first + 1})"
 
 
 def _task_link(view: JobView) -> str | None:

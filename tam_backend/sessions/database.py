@@ -64,6 +64,10 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (label_studio, task, tag, label)
     );
     """,
+    """
+    ALTER TABLE tracks ADD COLUMN look INTEGER;      -- masks that need a look; NULL until all are finished
+    ALTER TABLE tracks ADD COLUMN fix_next INTEGER;  -- frame of the video; NULL: none needs a look
+    """,
 )
 
 

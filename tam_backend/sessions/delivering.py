@@ -32,6 +32,8 @@ class Jobs(Protocol):
 
     def send(self, job: Job, plan: FollowPlan) -> None: ...
 
+    def review(self, job: Job) -> None: ...
+
 
 class Delivering:
     """Does what a job needs of Label Studio, in a thread of its own; a job whose deliveries have all been made ends."""
@@ -47,7 +49,7 @@ class Delivering:
     def clip(self, job: Job, *, follow: bool) -> None:
         """A task's frames are finished: bring them there, and (if asked) follow the object into the other tasks."""
         actions: dict[object, Action] = {"follow": lambda: self._follow(job)} if follow else {}
-        self._begin(job, actions | {"clip": lambda: self._destination.deliver(job.track)})
+        self._begin(job, actions | {"clip": lambda: self._clip(job)})
 
     def fill(self, job: Job, task: int) -> None:
         """The frames of one of the other tasks are finished."""
@@ -94,6 +96,11 @@ class Delivering:
             return
         job.left_to_deliver.discard(what)
         self.finish(job)
+
+    def _clip(self, job: Job) -> float | None:
+        if job.track.look is None:
+            self._jobs.review(job)
+        return self._destination.deliver(job.track)
 
     def _follow(self, job: Job) -> None:
         plan = self._destination.follow(job.track)

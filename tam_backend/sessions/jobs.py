@@ -7,6 +7,7 @@ one device; a second one talks to Label Studio, so that a slow Label Studio does
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import sqlite3
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 from tam_backend.engines import Engine
 from tam_backend.errors import TamError
+from tam_backend.quality import review
 from tam_backend.sessions.delivering import Delivering
 from tam_backend.sessions.job import Destination, FollowPlan, Job
 from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
@@ -326,7 +328,7 @@ class BackgroundJobs:
     # ---- what happens to jobs
 
     def change(self, job: Job, **changes: Any) -> None:
-        """Store a change of a job's state, done, error or attempts, unless it is no job any more."""
+        """Store a change of a job's state, done, error, attempts, look or fix_next, unless it is no job any more."""
         with self._condition:  # two threads work on a job; each writes all of the row
             if not job.superseded:
                 job.track = self._table.update(job.track, **changes)
@@ -345,6 +347,18 @@ class BackgroundJobs:
             job.clips = dict(plan.clips)
             job.held = False
             self._condition.notify_all()
+
+    def review(self, job: Job) -> None:
+        """All its frames are finished: find out how many need a look, and which one to fix next."""
+        track = job.track
+        with (
+            contextlib.closing(self._destination.open(track.video)) as reader,
+            Tracker(self._engine, reader, track.frames, self._store, range(len(reader))) as tracker,
+        ):
+            stored = (tracker.stored(track.anchors, f) for f in track.frames)
+            quality = {t.frame: t.quality for t in stored if t is not None}
+        found = review(quality, track.anchors)
+        self.change(job, look=found.look, fix_next=found.fix_next)
 
     def end(self, job: Job, state: JobState, why: str = "") -> None:
         """It is done, or cannot be."""

@@ -25,7 +25,9 @@ class JobView:
 
     label_studio: address of its Label Studio without a trailing slash. frames_done of frames_total have their masks.
     seconds_left: None while it is not known. error: a sentence for people, "" if all is well. updated: Unix time.
-    follows: from this task into the other tasks of the same video; else within the task.
+    follows: from this task into the other tasks of the same video; else within the task. first: number in the video of
+    the first frame. look, fix_next: how many of the finished masks need a look, and the frame of the video to fix next;
+    None while that is not known, or if there is none.
     """
 
     id: int
@@ -40,6 +42,9 @@ class JobView:
     error: str
     updated: float
     follows: bool = False
+    first: int = 0
+    look: int | None = None
+    fix_next: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

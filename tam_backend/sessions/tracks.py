@@ -39,7 +39,8 @@ class Track:
     tag, label: name of the mask tag and label. prompts: the regions of the prompts, as they are echoed. draft: name of
     the person's draft, "" if unknown. frames: of the video, those that the task shows. focus: the frame the person
     looked at. anchors: frame of the video -> what was decided there; some may lie outside ``frames``. follows: whether
-    this is about the video's other tasks. done: frames. attempts: how often a process ended while at it.
+    this is about the video's other tasks. done: frames. attempts: how often a process ended while at it. look,
+    fix_next: see JobView.
     """
 
     work: Work
@@ -56,6 +57,8 @@ class Track:
     done: int = 0
     error: str = ""
     attempts: int = 0
+    look: int | None = None
+    fix_next: int | None = None
     asked: float = 0.0
     updated: float = 0.0
     id: int = 0
@@ -82,7 +85,7 @@ class Track:
 
 _COLUMNS = (
     "id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows, "
-    "state, done, error, attempts, created, updated"
+    "state, done, error, attempts, look, fix_next, created, updated"
 )
 
 
@@ -113,12 +116,22 @@ class TrackTable:
         return replace(track, id=int(cursor.lastrowid or 0), asked=now, updated=now)
 
     def update(self, track: Track, **changes: Any) -> Track:
-        """Store a change of state, done, error or attempts, and return the changed track."""
+        """Store a change of state, done, error, attempts, look or fix_next, and return the changed track."""
         now = time.time()
         changed = replace(track, updated=now, **changes)
         self._database.run(
-            "UPDATE tracks SET state = ?, done = ?, error = ?, attempts = ?, updated = ? WHERE id = ?",
-            (changed.state, changed.done, changed.error, changed.attempts, now, changed.id),
+            "UPDATE tracks SET state = ?, done = ?, error = ?, attempts = ?, look = ?, fix_next = ?, updated = ? "
+            "WHERE id = ?",
+            (
+                changed.state,
+                changed.done,
+                changed.error,
+                changed.attempts,
+                changed.look,
+                changed.fix_next,
+                now,
+                changed.id,
+            ),
         )
         return changed
 
@@ -139,13 +152,14 @@ class TrackTable:
     def ended(self, limit: int) -> list[JobView]:
         """The latest that ended, the newest first; without their prompts, which may be large."""
         rows = self._database.rows(
-            "SELECT id, label_studio, project, task, label, state, done, stop - start, error, updated, follows "
+            "SELECT id, label_studio, project, task, label, state, done, stop - start, error, updated, follows, "
+            "start, look, fix_next "
             f"FROM tracks WHERE state NOT IN ({_UNFINISHED}) ORDER BY updated DESC LIMIT ?",
             (limit,),
         )
         return [
-            JobView(id, url, project, task, label, JobState(state), done, total, None, error, updated, bool(follows))
-            for id, url, project, task, label, state, done, total, error, updated, follows in rows
+            JobView(id, url, project, task, label, JobState(state), done, total, None, error, at, bool(follows), *rest)
+            for id, url, project, task, label, state, done, total, error, at, follows, *rest in rows
         ]
 
     def of_task(self, label_studio: str, task: int) -> list[Track]:
@@ -188,10 +202,11 @@ class TrackTable:
 
 def _track(row: tuple[Any, ...]) -> Track:
     (id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows,
-     state, done, error, attempts, asked, updated) = row  # fmt: skip
+     state, done, error, attempts, look, fix_next, asked, updated) = row  # fmt: skip
     return Track(
         Work(label_studio, project, task), tag, label, video, range(start, stop), focus, unpack_anchors(anchors),
-        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, error, attempts, asked, updated, id,
+        tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, error, attempts, look, fix_next,
+        asked, updated, id,
     )  # fmt: skip
 
 
@@ -255,4 +270,7 @@ def view_of(track: Track, done: int, seconds_left: float | None) -> JobView:
         error=track.error,
         updated=track.updated,
         follows=track.follows,
+        first=track.frames.start,
+        look=track.look,
+        fix_next=track.fix_next,
     )

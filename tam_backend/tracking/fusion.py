@@ -11,7 +11,8 @@ import math
 import cv2
 import numpy as np
 
-from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated
+from tam_backend.propagators.base import Propagated
+from tam_backend.quality import fused_quality
 
 #: Up to this share of the way from one anchor to the other, its own run decides alone (1 in so many parts of the way).
 ALONE_PARTS = 4
@@ -40,13 +41,5 @@ def fuse(earlier: Propagated, later: Propagated, share: float) -> Propagated:
     weight = weights[1] / total if total > 0 else share
     weight = math.ceil(255 * weight - 0.5) / 255  # so that of 255 here and 0 there never both are "object"
     soft = np.asarray(cv2.addWeighted(earlier.soft, 1 - weight, later.soft, weight, 0), np.uint8)
-    return Propagated(soft, fused_quality(earlier, later, weight))
-
-
-def fused_quality(earlier: Propagated, later: Propagated, weight: float) -> float:
-    """How far to trust a fused mask: the qualities of both sides, by weight (of ``later``), lowered where the masks
-    disagree: by up to a half, in proportion to what they do not share."""
-    one, other = earlier.soft >= SOFT_THRESHOLD, later.soft >= SOFT_THRESHOLD
-    union = np.count_nonzero(one | other)
-    overlap = np.count_nonzero(one & other) / union if union else 1.0
-    return float(((1 - weight) * earlier.quality + weight * later.quality) * (0.5 + 0.5 * overlap))
+    quality = fused_quality(earlier.quality, earlier.soft, later.quality, later.soft, weight)
+    return Propagated(soft, quality)

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from tam_backend.engines import Engine
 from tam_backend.errors import BadInput
 from tam_backend.prompts import FramePrompts, Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, Propagation, SoftMask
+from tam_backend.quality import from_anchor
 from tam_backend.tracking.correction import segment_with_prior
 from tam_backend.tracking.fusion import fuse, share_of_later
 from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
@@ -85,12 +86,14 @@ class _Run:
     """The frames on which one anchor has a say, in one direction, in the order they are computed.
 
     at: the frame that ``propagation`` has reached. saved: the frame of the state in the store (None: there is none).
+    given: quality of the mask that the anchor has.
     """
 
     origin: int
     frames: range
     anchors: Mapping[int, Mask]
     key: str
+    given: float = 1.0
     position: int = 0
     propagation: Propagation | None = None
     saved: int | None = None
@@ -174,11 +177,12 @@ class Tracker:
         self._validate(anchors)
         order = sorted(anchors, key=lambda f: (abs(f - focus), f))
         masks: dict[int, Mask] = {}
+        given: dict[int, float] = {}
         for frame in order:
             tracked = self._anchor(frame, anchors[frame])
-            masks[frame] = tracked.mask
+            masks[frame], given[frame] = tracked.mask, tracked.quality
             yield tracked if frame in self.frames else Step(frame, tracked.reused)
-        plan = self._plan({f: anchors[f].digest() for f in anchors}, masks)
+        plan = self._plan({f: anchors[f].digest() for f in anchors}, masks, given)
         try:
             for target in sorted(plan, key=lambda f: (abs(f - focus), f)):
                 # The side with the longer way goes first: what it passes near its own anchor is finished by that, and
@@ -256,7 +260,9 @@ class Tracker:
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
 
-    def _plan(self, digests: Mapping[int, str], masks: Mapping[int, Mask]) -> dict[int, _Due]:
+    def _plan(
+        self, digests: Mapping[int, str], masks: Mapping[int, Mask], given: Mapping[int, float]
+    ) -> dict[int, _Due]:
         """The frames of the range that are no anchors, with the runs that they need.
 
         A run goes no farther than it is needed. One from an anchor beyond the range begins there all the same.
@@ -273,7 +279,8 @@ class Tracker:
                     continue
                 ahead = origin == before
                 way = range(origin + 1, frames[-1] + 1) if ahead else range(origin - 1, frames[0] - 1, -1)
-                run = _Run(origin, way, {f: masks[f] for f in bracket}, self._run_key(origin, bracket, digests))
+                memory = {f: masks[f] for f in bracket}
+                run = _Run(origin, way, memory, self._run_key(origin, bracket, digests), given[origin])
                 for frame in frames:
                     plan.setdefault(frame, _Due()).runs.append(run)
         return plan
@@ -313,7 +320,7 @@ class Tracker:
             run.at += direction
             if run.at == frame:
                 run.propagation = propagation
-                return result
+                return replace(result, quality=from_anchor(result.quality, run.given))
 
     def _begin(self, run: _Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""

@@ -1,8 +1,7 @@
-"""What a person sees while ``tam track`` works, and the frames that it names for a second look."""
+"""What a person sees while ``tam track`` works."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -10,10 +9,6 @@ import termios
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from tam_backend.commands.track_progress import FRAMES_TO_CHECK, GOOD_QUALITY, frames_to_check
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,21 +43,3 @@ def test_a_terminal_shows_a_bar_with_the_time_left(video, tmp_path, quiet):
         assert b"tracking: 100%" in shown
         assert b"| 20/20 [" in shown
         assert b"overlay: 100%" in shown
-
-
-@given(st.dictionaries(st.integers(0, 300), st.floats(0, 1), max_size=60))
-def test_frames_to_check_are_poor_few_and_apart(quality):
-    frames = frames_to_check(quality)
-    assert frames == sorted(frames)
-    assert len(frames) <= FRAMES_TO_CHECK
-    assert all(quality[f] < GOOD_QUALITY for f in frames)
-    assert all(b - a >= 2 for a, b in itertools.pairwise(frames))
-    poor = [f for f, value in quality.items() if value < GOOD_QUALITY]
-    assert bool(frames) == bool(poor)
-    if poor:
-        assert min(poor, key=lambda f: (quality[f], f)) in frames
-
-
-def test_frames_to_check_come_from_different_moments():
-    quality = dict.fromkeys(range(100), 0.8) | {40: 0.1, 41: 0.2, 42: 0.3, 70: 0.4, 10: 0.5, 90: 0.6}
-    assert frames_to_check(quality) == [10, 40, 70]

@@ -17,6 +17,7 @@ from tam_backend.drawing import PALETTE
 from tam_backend.labelstudio.config import parse_label_config
 from tam_backend.labelstudio.regions import check_regions
 from tam_backend.masks import decode_bitmask_url
+from tam_backend.quality import NEEDS_A_LOOK, suggest
 from tam_backend.video import open_video
 from tests.cli.conftest import FRAMES, HEIGHT, WIDTH, masks_in, read_ids, write_indexed
 from tests.tracking.fakes import disc, steps_between
@@ -56,10 +57,12 @@ def test_the_report_says_what_was_done_and_where_to_look(tam, video, engine, tmp
     assert f"{FRAMES} frames in {tmp_path}: {FRAMES} computed in " in result.out
     assert " ms a frame)" in result.out
     qualities = {r["item_index"]: r["score"] for r in regions(tmp_path)}
-    worst = min(qualities, key=lambda f: qualities[f])
-    look = result.out.partition("Look at frames ")[2].partition(":")[0]
-    assert str(worst) in look.split(", ")
-    assert "4" not in look.split(", "), "the clicked frame needs no second look"
+    look = [f for f, q in qualities.items() if q < NEEDS_A_LOOK and f != 4]
+    share = round(100 * len(look) / FRAMES)
+    [said] = re.findall(r"^Object 1: (\d+) frames need a look \((\d+) %\)\. Fix frame (\d+) next\.$", result.out, re.M)
+    assert (int(said[0]), int(said[1])) == (len(look), share)
+    assert int(said[2]) == suggest(qualities, [4]).frame != 4
+    assert [r["item_index"] for r in regions(tmp_path) if r["meta"].get("fix_next")] == [int(said[2])]
     assert result.err == ""
 
 
@@ -139,7 +142,7 @@ def test_an_empty_mask_says_that_the_object_is_not_there(tam, video, engine, tmp
     seen = [bool(read_ids(p).any()) for p in sorted((tmp_path / "out").glob("*.png"))]
     assert seen == [True] * 8 + [False] * 12
     assert [r["item_index"] for r in regions(tmp_path / "out")] == list(range(8))
-    assert "Object 1 was not found on 11 frames (first: 8)" in result.out
+    assert re.search(r"^Object 1: .* It was not found on 11 frames \(first: 8\)\.$", result.out, re.M)
 
 
 def test_a_name_with_a_colon_is_a_name_when_there_is_such_a_file(tam, video, engine, tmp_path):

@@ -13,6 +13,7 @@ from tam_backend.evaluation.datasets import load_sequence
 from tam_backend.evaluation.layouts import find_sequences
 from tam_backend.evaluation.protocols import PROTOCOLS, interactive, noc, offline, online, semi
 from tam_backend.evaluation.protocols.base import Options
+from tam_backend.evaluation.protocols.suggestion import product_suggestion
 from tam_backend.segmenters.base import Segmentation
 from tests.evaluation.scenes import ids_of, moving_square, square, write_davis, write_sequence
 from tests.fakes import StillPropagator
@@ -70,14 +71,24 @@ class TestOffline:
         assert figures["mean of rounds"] == pytest.approx(7.3 / 8)
         assert figures["clicks"] == 5
 
-    def test_following_the_suggestion(self, jump, make_work):
-        """All frames are of one quality, so the earliest one is suggested; only on frame 5 is anything to be done."""
-        options = Options(choose="suggested")
-        result = offline.run(make_work(jump, options, still_engine(jump)))
+    def test_following_the_suggestion(self, jump, make_work, monkeypatch):
+        """Frames 5 to 9 are wrong, and nothing tells it. Each round looks at another frame."""
+        suggested = [0]
+
+        def suggest(quality, decided):
+            suggested.append(product_suggestion(quality, decided))
+            return suggested[-1]
+
+        monkeypatch.setattr(offline, "product_suggestion", suggest)
+        result = offline.run(make_work(jump, Options(choose="suggested"), still_engine(jump)))
         rounds = result["objects"]["1"]["rounds"]
-        assert [r["frame"] for r in rounds] == [0, 1, 2, 3, 4, 5, 6, 7]
-        assert [r["clicks"] for r in rounds] == [1, 1, 1, 1, 1, 3, 3, 3]
-        assert [r["J&F"] for r in rounds] == pytest.approx([0.5] * 5 + [0.8] * 3)
+        assert [r["frame"] for r in rounds] == suggested[:8]
+        assert len(set(suggested)) == len(suggested)
+        found = next(i for i, frame in enumerate(suggested) if frame >= 5)
+        assert [r["clicks"] for r in rounds[:found]] == [1] * found
+        assert [r["J&F"] for r in rounds[:found]] == pytest.approx([0.5] * found)
+        assert rounds[found]["clicks"] == 3
+        assert rounds[-1]["J&F"] > 0.7
 
     def test_the_suggestion_is_a_seam(self, jump, make_work, monkeypatch):
         asked = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tam_backend.errors import TamError
-from tam_backend.evaluation.protocols.suggestion import least_sure
+from tam_backend.evaluation.protocols.suggestion import product_suggestion
 from tam_backend.evaluation.robot import box_around, next_click
 from tam_backend.evaluation.session import Session, ids_at
 from tam_backend.prompts import Box, Click, FramePrompts
@@ -54,11 +54,10 @@ class TestClicks:
 
 
 class TestSuggestion:
-    def test_least_sure(self):
-        quality = {0: 0.9, 1: 0.4, 2: 0.3, 3: 0.3}
-        assert least_sure(quality, []) == 2
-        assert least_sure(quality, [2, 3]) == 1
-        assert least_sure(quality, [0, 1, 2, 3]) is None
+    def test_poor_frames_are_suggested_until_all_are_decided(self):
+        quality = {0: 0.9, 1: 0.9, 2: 0.9, 3: 0.3}
+        assert product_suggestion(quality, [0]) == 3
+        assert product_suggestion(quality, [0, 1, 2, 3]) is None
 
 
 class TestSession:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tam_backend.labelstudio.requests import decode_region_mask
+from tam_backend.quality import review
 from tam_backend.sessions.progress import JobState
 from tests.server.conftest import LABELS, Backend, masks_of, point, regions_of
 
@@ -211,7 +212,13 @@ def test_without_draft_or_annotation_a_prediction_is_posted_and_replaced(backend
     assert sum(r["type"] == "brushlabels" for r in prediction["result"]) == FRAMES
     assert [r["id"] for r in prediction["result"] if r["type"] == "keypointlabels"] == ["p1"]
     assert prediction["model_version"] == backend.service.model_version
-    assert 0 < prediction["score"] <= 1
+    masks = [r for r in prediction["result"] if r["type"] == "brushlabels"]
+    quality = {r["item_index"]: r["score"] for r in masks} | {5: 1.0}
+    assert all(r["meta"]["quality"] == r["score"] for r in masks)
+    assert prediction["score"] == pytest.approx(sum(quality.values()) / FRAMES, abs=1e-4), "the clicked frame is right"
+    marked = [r["item_index"] for r in masks if r["meta"].get("fix_next")]
+    found = review(quality, [5])
+    assert marked == ([] if found.fix_next is None else [found.fix_next])
     old = prediction["result"]
     backend.click(task, one, point("p2", 9, 40, 24))
     until(lambda: label_studio.predictions[prediction["id"]]["result"] != old)

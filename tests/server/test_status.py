@@ -302,3 +302,24 @@ def test_colours_can_be_read():
         ]:  # fmt: skip
             bright, dark = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
             assert (bright + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
+
+
+def test_finished_masks_say_which_frame_to_fix(service):
+    site = Site(
+        service,
+        FakeProgress(
+            job(1, JobState.DONE, frames_done=100, first=200, look=12, fix_next=231),
+            job(2, JobState.DONE, frames_done=100, first=200, look=1, fix_next=200),
+            job(3, JobState.DONE, frames_done=100, first=0, look=0, fix_next=None),
+            job(4),
+        ),
+    )
+    page = site.page()
+    assert "12 frames need a look; fix frame 231 next (page 32)" in page.text
+    assert "1 frame needs a look; fix frame 200 next (page 1)" in page.text
+    assert page.text.count("no frame needs a look") == 1
+    links = [a["href"] for a in page.all("a")]
+    assert links.count("http://studio.test:8080/projects/3/data?task=41") == 2, "at the task and at what to fix"
+    assert links.count("http://studio.test:8080/projects/3/data?task=44") == 1
+    jobs = site.client.get("/status.json").json["jobs"]
+    assert [(j["look"], j["fix_next"], j["first"]) for j in jobs[:2]] == [(12, 231, 200), (1, 200, 200)]

@@ -5,6 +5,7 @@ import pytest
 from tam_backend.errors import TamError
 from tam_backend.sessions import database
 from tam_backend.sessions.database import MIGRATIONS, Database
+from tam_backend.sessions.tracks import TrackTable, pack_anchors
 
 
 def version(path) -> int:
@@ -89,3 +90,20 @@ def test_a_transaction_that_fails_changes_nothing(tmp_path):
         half()
     assert db.rows("SELECT COUNT(*) FROM blobs") == [(0,)]
     db.close()
+
+
+def test_tracks_of_the_first_schema_are_not_reviewed_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:1])
+    old = Database(tmp_path / "state.sqlite3")
+    old.run(
+        "INSERT INTO tracks (label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, "
+        "anchors, follows, state, done, error, attempts, created, updated) "
+        "VALUES ('u', 1, 2, 't', 'l', '[]', '', 'v', 10, 20, 10, ?, 0, 'done', 10, '', 0, 1, 1)",
+        (pack_anchors({}),),
+    )
+    old.close()
+    monkeypatch.undo()
+    new = Database(tmp_path / "state.sqlite3")
+    [view] = TrackTable(new).ended(5)
+    assert (view.first, view.look, view.fix_next) == (10, None, None)
+    new.close()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tam_backend.prompts import Click, FramePrompts
+from tam_backend.quality import review
 from tam_backend.sessions import jobs as jobs_module
 from tam_backend.sessions.calls import DelayedCalls
 from tam_backend.sessions.database import Database
@@ -19,7 +20,7 @@ from tam_backend.sessions.progress import JobState, ranges_of
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.tracking.store import MemoryStore
-from tam_backend.tracking.tracker import Anchor
+from tam_backend.tracking.tracker import Anchor, Tracker
 from tests.fakes import fake_engine
 from tests.tracking.fakes import MemoryReader
 
@@ -247,3 +248,20 @@ def test_calls_come_in_the_order_they_are_due_and_survive_errors(caplog):
     calls.close()
     assert done == [1, 2]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_finished_masks_are_reviewed(office, monkeypatch):
+    """The fake engine is the less sure the farther a frame is from the click on frame 0, and never very unsure."""
+    monkeypatch.setattr("tam_backend.quality.calibration.NEEDS_A_LOOK", 0.8)
+    jobs = office.start()
+    jobs.release(jobs.begin(track(1)))
+    office.idle()
+    [ended] = jobs.views()
+    with Tracker(office.engine, office.desk.open("v"), range(FRAMES), office.store) as tracker:
+        anchors = track(1).anchors
+        quality = {f: tracker.stored(anchors, f).quality for f in range(FRAMES)}
+    expected = review(quality, anchors)
+    assert expected.look > 0
+    assert (ended.look, ended.fix_next) == (expected.look, expected.fix_next)
+    [again] = office.table.of_task("http://ls", 1)
+    assert (again.look, again.fix_next) == (expected.look, expected.fix_next)

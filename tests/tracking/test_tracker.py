@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tam_backend.errors import BadInput
 from tam_backend.prompts import Box, Click, FramePrompts, Mask
 from tam_backend.propagators.base import Propagated
+from tam_backend.quality import from_anchor
 from tam_backend.tracking.fusion import fuse
 from tam_backend.tracking.tracker import Anchor, Step, Tracker
 from tests.tracking.fakes import (
@@ -160,7 +162,8 @@ def test_the_anchors_around_a_frame_decide_by_distance_and_quality(situation):
         before, after = (max((a for a in anchors if a < frame), default=None),
                          min((a for a in anchors if a > frame), default=None))  # fmt: skip
         bracket = {a: tracked[a].mask for a in (before, after) if a is not None}
-        sides = [walk(bracket, side, frame) for side in sides_of(frame, anchors)]
+        reached = {side: walk(bracket, side, frame) for side in sides_of(frame, anchors)}
+        sides = [replace(p, quality=from_anchor(p.quality, tracked[a].quality)) for a, p in reached.items()]
         expected = sides[0]
         if len(sides) == 2:
             expected = fuse(*sides, (frame - before) / (after - before) * 2 - 0.5)

@@ -15,6 +15,7 @@ from tam_backend.features.colour import ColourModel
 from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
+from tam_backend.propagators.embedded.assessment import Assessment
 from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
 from tam_backend.video.base import Reader
@@ -42,12 +43,6 @@ FAINT = 12
 #: The longest flow is looked for so far around the mask, pixels.
 LOOK = 48
 
-#: What a step leaves of the trust: with flow that agrees there and back to the share c, c to this power;
-TRUST_SHARE = 0.05
-#: where the object is lost, where it was found again, and where it is known to be absent.
-TRUST_GONE, TRUST_FOUND, TRUST_ABSENT = 0.85, 0.8, 0.98
-#: An empty mask after the object was there is trusted this much of the trust.
-QUALITY_EMPTY = 0.5
 #: Below this agreement of colours a mask that lost the object shows something else, and is dropped.
 STRANGE = 0.3
 #: Soft value of an object that was found again.
@@ -86,33 +81,32 @@ class EmbeddedPropagation:
         self._geometry = features.geometry(video)
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
         self._colours, self._usual = self._learn(soft)
+        self._assessment = Assessment(features, video, soft)
         if state is None:
             self._soft: SoftMask = soft[start]
-            self._trust = 1.0
             self._sighting = Sighting.first(self._soft >= SOFT_THRESHOLD)
             self._origin = self._remember(start, self._soft)
         else:
             self._soft = np.asarray(state["soft"], np.uint8)
-            self._trust = float(state["trust"])
             self._sighting = Sighting.of(state["sighting"])
             origin = int(state["origin"])
             self._origin = self._remember(origin, soft[origin])
             self._origin.resume(state)
+            self._assessment.resume(state["assessment"])
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         return {
             "soft": self._soft.copy(),
-            "trust": np.array(self._trust, np.float64),
             "sighting": self._sighting.array(),
             **self._origin.state(),
+            "assessment": self._assessment.state(),
         }
 
     def step(self, frame: int) -> Propagated:
         previous, self._last = self._last, frame
         before, self._soft = self._soft, np.zeros(self._geometry.work_shape, np.uint8)
         if self._colours is None:
-            self._trust *= TRUST_ABSENT
-            return Propagated(self._geometry.to_full(self._soft), self._trust)
+            return self._assessed(previous, frame)
         self._origin.step(self._features.flow(self._video, frame, previous))
         speed = self._features.speed(self._video, frame)
         assert speed is not None  # there is a neighbour: the frame the step came from
@@ -127,17 +121,16 @@ class EmbeddedPropagation:
             found = self._sighting.search(lambda part: COLOUR_WEIGHT * self._colour(part), speed)
             if found is not None:
                 self._soft[:] = np.where(found, FOUND_SOFT, 0)
-                self._trust *= TRUST_FOUND
-                part = window(found, 0)
-                colour = self._colour(part)
-        return Propagated(self._geometry.to_full(self._soft), self._quality(colour, self._soft[part]))
+        return self._assessed(previous, frame)
+
+    def _assessed(self, previous: int, frame: int) -> Propagated:
+        return Propagated(self._geometry.to_full(self._soft), self._assessment.quality(previous, frame, self._soft))
 
     def _follow(self, before: SoftMask, previous: int, speed: Array) -> Window:
         """Take the mask ``before`` of the frame ``previous`` on to this frame. Returns the part of it that matters:
         the mask is empty elsewhere."""
         sources = before > FAINT
         if not sources.any():
-            self._trust *= TRUST_GONE
             return slice(0, 1), slice(0, 1)
         arrival = self._features.arrival(self._video, previous, self._last)
         source = window(sources, 1)
@@ -147,10 +140,8 @@ class EmbeddedPropagation:
         certain = self._recall(arrived, part)
         moved = arrived >= 0.5
         if not moved.any():
-            self._trust *= TRUST_GONE
             return part
         consistent = arrival.consistent[part]
-        self._trust *= float(consistent[moved].mean()) ** TRUST_SHARE
         depth = signed_distance(moved)
         evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
         evidence += COLOUR_WEIGHT * self._colour(part) + _motion_evidence(speed[part], depth)
@@ -207,18 +198,6 @@ class EmbeddedPropagation:
         camera = self._features.camera(self._video, source, target)
         across, down = camera.displacement(x, y, g.flow_height, g.flow_width)
         return down * scale_y, across * scale_x
-
-    def _quality(self, colour: Array, soft: SoftMask) -> float:
-        """How far flow could be followed until here, times how decided the mask is, times how its colours agree.
-
-        Both arguments for the part of the frame that the mask is in.
-        """
-        some = soft > 0.1 * 255
-        if not some.any():
-            return self._trust * QUALITY_EMPTY
-        decided = float(np.abs(2 * unit(soft[some]) - 1).mean())
-        agreement = self._agreement_with(colour, soft >= SOFT_THRESHOLD)
-        return float(np.clip(self._trust * decided * min(1.0, agreement), 0, 1))
 
     def _agreement_with(self, colour: Array, inside: npt.NDArray[np.bool_]) -> float:
         """Mean probability of the object by colour inside a mask; 1 means as high as on the anchors."""

@@ -1,0 +1,108 @@
+"""The frame whose correction is expected to help most."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tam_backend.quality import review, suggest
+from tam_backend.quality.suggestion import FALL, FIRM, REACH, START
+
+CURVES = st.dictionaries(st.integers(0, 400), st.floats(0, 1), min_size=1, max_size=80)
+
+
+def slow_suggestion(quality, confirmed):
+    """The rule, frame by frame, as the docstring of ``suggest`` says it."""
+    open_frames = sorted(set(quality) - set(confirmed))
+    if not open_frames:
+        return None
+
+    def way(frame):
+        return min((abs(frame - c) for c in confirmed), default=4 * REACH)
+
+    expected = []
+    for distance in range(REACH + 1):
+        seen = [quality[f] for f in open_frames if min(way(f), REACH) == distance]
+        usual = START * np.exp(-distance / FALL)
+        value = (sum(seen) + FIRM * usual) / (len(seen) + FIRM)
+        expected.append(min([value, *expected[-1:]]))
+    gains = {}
+    for f in open_frames:
+        before = max((c for c in confirmed if c < f), default=f - 4 * REACH)
+        after = min((c for c in confirmed if c > f), default=f + 4 * REACH)
+        gains[f] = 1 - quality[f]
+        for g in open_frames:
+            nearer = 2 * (f - g) <= f - before if g < f else 2 * (g - f) <= after - f
+            if g != f and abs(f - g) <= REACH and nearer:
+                gains[f] += max(0.0, expected[abs(f - g)] - quality[g])
+    return gains
+
+
+@settings(max_examples=60, deadline=None)
+@given(CURVES, st.sets(st.integers(-50, 450), max_size=6))
+def test_it_is_what_the_slow_rule_gives(quality, confirmed):
+    gains = slow_suggestion(quality, confirmed)
+    found = suggest(quality, confirmed)
+    if gains is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found.gain == pytest.approx(gains[found.frame], abs=1e-4)
+    assert gains[found.frame] == pytest.approx(max(gains.values()), abs=1e-4)
+
+
+def test_equals_go_to_the_earlier_frame():
+    assert suggest(dict.fromkeys(range(10), 1.0), []).frame == 0
+    assert suggest({0: 1.0, 1: 0.5, 2: 1.0, 3: 0.5, 4: 1.0}, [0, 2, 4]).frame == 1
+
+
+def test_a_poor_stretch_beats_a_poorer_single_frame():
+    quality = dict.fromkeys(range(100), 0.9) | {10: 0.1} | dict.fromkeys(range(60, 80), 0.4)
+    assert 60 <= suggest(quality, [0, 50, 99]).frame < 80
+
+
+def test_where_all_is_alike_the_longest_gap_comes_first():
+    quality = dict.fromkeys(range(120), 0.6)
+    frame = suggest(quality, [0, 30, 119]).frame
+    assert 60 <= frame <= 90
+
+
+def test_what_is_right_already_is_not_worth_anything():
+    assert suggest(dict.fromkeys(range(50), 1.0), [0]).gain == 0.0
+
+
+def test_frames_without_masks_do_not_count():
+    """A gap in what is finished gains nothing, and is not suggested."""
+    quality = {f: 0.5 for f in range(100) if not 20 <= f < 80}
+    assert suggest(quality, [0]).frame in quality
+
+
+def test_ten_thousand_frames_are_quick():
+    rng = np.random.default_rng(1)
+    quality = dict(enumerate(rng.random(10_000).tolist()))
+    suggest(quality, [0, 5000])
+    began = time.process_time()
+    suggest(quality, [0, 5000])
+    assert time.process_time() - began < 0.05
+
+
+class TestReview:
+    def test_confirmed_frames_are_right_and_others_are_counted(self):
+        found = review({0: 0.2, 1: 0.75, 2: 0.74, 3: 0.2}, [0, 40])
+        assert (found.frames, found.look) == (4, 2)
+        assert found.share == 0.5
+        assert found.mean == pytest.approx((1 + 0.75 + 0.74 + 0.2) / 4)
+        assert found.fix_next == suggest({1: 0.75, 2: 0.74, 3: 0.2}, [0, 40]).frame
+        assert found.gain > 0
+
+    def test_nothing_is_suggested_where_nothing_needs_a_look(self):
+        found = review({0: 0.9, 1: 0.8}, [])
+        assert (found.look, found.fix_next, found.gain) == (0, None, 0.0)
+
+    def test_nothing_at_all(self):
+        found = review({}, [3])
+        assert (found.frames, found.share, found.mean, found.fix_next) == (0, 0.0, 0.0, None)
