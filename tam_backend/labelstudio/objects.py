@@ -109,7 +109,12 @@ class TaskObjects:
         return quality_note(self._engine.name, tracked.frame, tracked.quality)
 
     def _sent_before(self, ask: Ask, task: Json, work: Work) -> _Sent:
-        """A mask that arrived on the page and is not in the work saved after that was deleted by the person."""
+        """A mask that arrived on the page and is not in the work saved after that was deleted by the person.
+
+        An object of which nothing is left was removed as a whole: what is asked now is a new one under its label.
+        """
+        if not ask.continued and not ask.taken:
+            return _Sent(frozenset(), frozenset(), frozenset())
         saved = newest_work(task, ask.ids)
         answered = {r.get("id") for r in saved.regions if not is_waiting(r)}
         brought = {m.get("batch") for r in saved.regions if isinstance(m := r.get("meta"), dict)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.server.conftest import LABELS, Backend, masks_of, point, regions_of
-from tests.server.test_background import draft, quick, tracked
+from tests.server.test_background import draft, leave, quick, tracked
 from tests.server.test_two_people import FRAMES, drawn, first_click, mask
 
 
@@ -76,3 +76,24 @@ def test_a_click_on_a_frame_that_shows_nothing_yet_begins_anew(backend, label_st
     label_studio.drafts = [draft(p1, p2)]
     answer = masks_of(backend.click(task, p1, p2, drafts=[draft(p1)]))
     assert not mask(answer[9])[24, 20]
+
+
+def test_an_object_that_was_removed_begins_anew(backend, label_studio):
+    """Its masks came in one delivery with another object's, which still shows that the delivery arrived."""
+    backend.autosave = False
+    task = backend.uploaded(FRAMES)
+    one, two = point("p1", 5, 20, 24), point("q1", 5, 40, 24, label=LABELS[1])
+    quick(backend)
+    label_studio.drafts = [draft(one, two)]
+    backend.click(task, one)
+    backend.click(task, two)
+    tracked(backend)
+    leave(backend)
+    backend.batch(task)
+    delivered = label_studio.drafts[0]["result"]
+    assert sum(r["type"] == "brushlabels" for r in delivered) == 2 * FRAMES
+    other = [r for r in delivered if r.get("meta", {}).get("object") == LABELS[1]]
+    again = point("p2", 2, 20, 24)
+    label_studio.drafts = [draft(again, *other)]
+    backend.service._clicks._answer_seconds = 60.0
+    assert len(masks_of(backend.click(task, again, drafts=[draft(*other)]))) == FRAMES
