@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tam_backend.errors import BadInput, TamError
+from tam_backend.features.shots import Shots
 from tam_backend.propagators.base import Propagator
+from tam_backend.refine_options import RefineOptions
 from tam_backend.segmenters.base import Segmenter
 from tam_backend.settings import ENGINES, Settings
 
@@ -23,7 +25,8 @@ class EngineUnavailable(TamError):
 class Engine:
     """name and version: together they change whenever the masks of the same prompts may change.
 
-    detail: what it is made of and where it computes, for people.
+    detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
+    refine: how poor masks are refined; None: not at all.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Engine:
     segmenter: Segmenter
     propagator: Propagator
     detail: str = ""
+    shots: Shots | None = None
+    refine: RefineOptions | None = None
 
 
 def _embedded(settings: Settings) -> Engine:
@@ -39,7 +44,10 @@ def _embedded(settings: Settings) -> Engine:
     from tam_backend.segmenters.embedded import EmbeddedSegmenter
 
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
-    return Engine("embedded", "1", EmbeddedSegmenter(features), EmbeddedPropagator(features), "no weights, cpu")
+    segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
+    options = settings.refine_options
+    version = "2" if options is None else f"2-{options.tag}"
+    return Engine("embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options)
 
 
 def _sam_xmem(settings: Settings) -> Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import cv2
@@ -15,7 +16,10 @@ from tam_backend.features.colour import ColourModel, colour_bins
 from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
+from tam_backend.propagators.embedded.correspondence import Correspondence
+from tam_backend.propagators.embedded.newshot import appearance, find_in_shot
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
+from tam_backend.propagators.probes import Review
 from tam_backend.video.base import Reader
 
 Array = npt.NDArray[np.float32]
@@ -44,6 +48,8 @@ TRUST_GONE, TRUST_FOUND, TRUST_ABSENT = 0.85, 0.8, 0.98
 QUALITY_EMPTY = 0.5
 #: Below this agreement of colours a mask that lost the object shows something else, and is dropped.
 STRANGE = 0.3
+#: New probes are taken from frames of at least this quality.
+PLANT_QUALITY = 0.5
 #: Soft value of an object that was found again.
 FOUND_SOFT = 220
 
@@ -51,6 +57,7 @@ FOUND_SOFT = 220
 class EmbeddedPropagator:
     name = "embedded"
     state_every = 16
+    reviewable = True
 
     def __init__(self, features: FrameFeatures | None = None) -> None:
         self.features = features if features is not None else FrameFeatures()
@@ -80,6 +87,7 @@ class EmbeddedPropagation:
         self._geometry = features.geometry(video)
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
         self._colours, self._usual = self._learn(soft)
+        self._probes: Correspondence | None = None
         if state is None:
             self._soft: SoftMask = soft[start]
             self._trust = 1.0
@@ -88,15 +96,73 @@ class EmbeddedPropagation:
             self._soft = np.asarray(state["soft"], np.uint8)
             self._trust = float(state["trust"])
             self._sighting = Sighting.of(state["sighting"])
+            if "probes.at" in state:
+                self._probes = Correspondence.of(state)
+        self._before = self._soft
+        self._crossing = False
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        return {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "soft": self._soft.copy(),
             "trust": np.array(self._trust, np.float64),
             "sighting": self._sighting.array(),
         }
+        return arrays if self._probes is None else arrays | self._probes.state()
 
-    def step(self, frame: int) -> Propagated:
+    def step(self, frame: int, review: Review | None = None) -> Propagated:
+        previous = self._last
+        if self._crossing:
+            self._crossing = False
+            result = self._look_for(frame)
+        else:
+            result = self._follow(frame)
+        return result if review is None else self._reviewed(result, review, previous)
+
+    def cut(self) -> None:
+        """The next step leads into another shot: no flow, only appearance."""
+        self._crossing = True
+        if self._probes is not None:
+            self._probes.forget()
+
+    def _look_for(self, frame: int) -> Propagated:
+        """The first frame of another shot: the object where its colours are, or nowhere."""
+        self._before, self._last = np.zeros(self._geometry.work_shape, np.uint8), frame
+        self._soft = self._before.copy()
+        if self._colours is None:
+            self._trust *= TRUST_ABSENT
+            return Propagated(self._geometry.to_full(self._soft), self._trust)
+        bins = colour_bins(self._features.lab(self._video, frame))
+        colour = np.clip(self._colours.log_odds(bins), -COLOUR_LIMIT, COLOUR_LIMIT)
+        found = find_in_shot(colour, bins, self._appearance, self._sighting.area)
+        if found is None:
+            self._sighting.gone += 1
+            self._trust *= TRUST_GONE
+        else:
+            self._soft[found] = FOUND_SOFT
+            self._sighting = Sighting.first(found)
+            self._trust *= TRUST_FOUND
+        return Propagated(self._geometry.to_full(self._soft), self._quality(colour))
+
+    def _reviewed(self, result: Propagated, review: Review, previous: int) -> Propagated:
+        """What becomes of the frame's mask under review; probes go along, as they are needed only for that."""
+        lab, video = self._features.lab(self._video, self._last), self._video
+        if self._probes is None:
+            self._probes = Correspondence.none()
+            self._probes.plant(previous, self._before >= SOFT_THRESHOLD, self._features.lab(video, previous))
+        if len(self._probes.at):
+            pairs = ((previous, self._last), (self._last, previous))
+            there, back = (self._features.flow(video, *pair) for pair in pairs)
+            self._probes.follow(there, back, self._geometry)
+        better = review(result, partial(self._probes.project, lab, self._geometry))
+        if better is not None:
+            result = better
+            self._soft = self._geometry.to_work(better.soft)
+        if result.quality >= PLANT_QUALITY:
+            self._probes.plant(self._last, self._soft >= SOFT_THRESHOLD, lab)
+        return result
+
+    def _follow(self, frame: int) -> Propagated:
+        self._before = self._soft
         arrived, consistent = self._arrive(frame)
         moved = arrived >= 0.5
         previous, self._last = self._last, frame
@@ -174,6 +240,7 @@ class EmbeddedPropagation:
         bins = np.stack([colour_bins(self._features.lab(self._video, f)) for f in anchors])
         weight = np.stack([unit(soft) for soft in anchors.values()])
         model = ColourModel.learn(bins, weight, 1 - weight)
+        self._appearance = appearance(bins, weight)
         colour = np.clip(model.log_odds(bins[weight > 0.5]), -COLOUR_LIMIT, COLOUR_LIMIT)
         return model, float(sigmoid(colour).mean())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +15,8 @@ from tam_backend.features import FrameFeatures
 from tam_backend.features.colour import ColourModel, colour_bins
 from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Click, FramePrompts, Mask
-from tam_backend.segmenters.base import Segmentation
+from tam_backend.segmenters.base import Refined, Segmentation
+from tam_backend.segmenters.embedded.refine import refine
 from tam_backend.segmenters.embedded.superpixels import RegionGraph
 from tam_backend.video.base import Reader
 
@@ -93,6 +95,9 @@ class EmbeddedSegmenter:
         geometry = self.features.geometry(video)
         mask = geometry.to_full(np.rint(255 * soft).astype(np.uint8)) >= 128
         return Segmentation(_respect(mask, prompts.clicks), _score(probability))
+
+    def refine(self, video: Reader, frame: int, points: Sequence[Click], logits: Array) -> Refined:
+        return refine(self.features, video, frame, points, logits)
 
     def _view(self, video: Reader, frame: int) -> _View:
         geometry = self.features.geometry(video)
