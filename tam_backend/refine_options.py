@@ -14,9 +14,9 @@ RECIPES = ("probes", "clicks")
 class RefineOptions:
     """below: frames of lower quality are refined.
 
-    recipe: ``probes``: the segmenter gets the projected probes and the propagated mask. ``clicks``: it first gets clicks
-    into the propagated mask until it has made that mask itself (nearly), then the probes with its own mask (the recipe
-    of Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024, appendix).
+    recipe: ``probes``: the segmenter gets the projected probes and the propagated mask. ``clicks``: it first gets
+    clicks into the propagated mask until it has made that mask itself (nearly), then the probes with its own mask (the
+    recipe of Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024, appendix).
     """
 
     recipe: str = "probes"

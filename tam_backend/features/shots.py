@@ -29,7 +29,7 @@ STANDS_OUT, AROUND, CLOSE = 3.0, 6, 3
 FADE, FADE_CHANGE = 6, 0.3
 #: In a fade every picture is a mixture of the first and the last one but for this share of their difference, with
 #: shares that go down from frame to frame (but for this much), and none of them alone more than this.
-FADE_REST, FADE_WOBBLE, FADE_STEP = 0.4, 0.03, 0.5
+FADE_REST, FADE_WOBBLE, FADE_STEP = 0.45, 0.03, 0.5
 
 
 class Shots:

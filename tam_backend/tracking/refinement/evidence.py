@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,11 +22,12 @@ LEAST = 2
 #: What the segmenter's mask must reach.
 SCORE, STABILITY = 0.6, 0.8
 #: Agreement with the propagated mask: below, the two are about different things; above, there is nothing to gain.
-AGREEMENT = (0.5, 0.95)
+AGREEMENT = (0.5, 0.93)
 #: Area over that of the propagated mask.
 GROWTH = (0.65, 1.5)
-#: Share of the points of each kind that must lie on their own side.
-OBEYED = 0.8
+#: Share of the believed points of each kind that must lie on their own side, also of those that the segmenter did not
+#: see.
+OBEYED = 0.9
 
 #: A pixel that the propagated mask did not have is claimed with no more than this: another object that is surer of it
 #: keeps it.
@@ -44,8 +46,7 @@ def choose(projected: Sequence[Projected], soft: SoftMask) -> tuple[Point, ...]:
         places = np.array([(points[i].x, points[i].y) for i in numbers], np.float32).reshape(-1, 2)
         used = {numbers[i] for i in spread(places, most)}
         for i in set(numbers) - used:
-            p = points[i]
-            points[i] = Point(p.x, p.y, p.positive, p.concentration, p.source, "close to others")
+            points[i] = replace(points[i], dropped="close to others", spare=True)
     return tuple(points)
 
 
@@ -85,13 +86,17 @@ def judge(decision: Decision, refined: Refined, before: Mask) -> Decision:
     if not GROWTH[0] <= growth <= GROWTH[1]:
         reasons.append(f"its area is {growth:.2f} times that of the propagated mask")
     for positive, name in ((True, "on the object"), (False, "off the object")):
-        sides = [bool(refined.mask[int(p.y), int(p.x)]) == positive for p in decision.kept if p.positive == positive]
+        sides = [bool(refined.mask[int(p.y), int(p.x)]) == positive for p in decision.believed if p.positive == positive]
         if np.mean(sides) < OBEYED:
             reasons.append(f"{len(sides) - sum(sides)} of {len(sides)} points {name} contradict it")
-    return Decision(
-        decision.frame, decision.direction, decision.quality, decision.result, decision.points, tuple(reasons),
-        refined.score, refined.stability, float(agreement), float(growth),
-    )  # fmt: skip
+    return replace(
+        decision,
+        refused=tuple(reasons),
+        score=refined.score,
+        stability=refined.stability,
+        agreement=float(agreement),
+        growth=float(growth),
+    )
 
 
 def claim(refined: Refined, before: Mask) -> SoftMask:

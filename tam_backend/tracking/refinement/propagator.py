@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from tam_backend.prompts import Click, FramePrompts, Mask
@@ -18,6 +19,12 @@ from tam_backend.tracking.refinement.evidence import choose, claim, judge, too_f
 from tam_backend.tracking.refinement.recipes import RefiningSegmenter, by_clicks, by_probes
 from tam_backend.tracking.store import BlobStore
 from tam_backend.video.base import Reader
+
+#: Frames after an accepted refinement in which there is none: masks that are made of each other's colours frame after
+#: frame drift away together (one of seven test sequences lost five points of J&F that way).
+REST = 8
+
+_REST = "refine.rest"
 
 
 class Journal:
@@ -66,13 +73,15 @@ class RefiningPropagator:
     ) -> RefiningPropagation:
         inner = self._propagator.begin(video, anchors, start, state)
         name = anchors_name(anchors)
+        rest = 0 if state is None else int(state[_REST])
         return RefiningPropagation(
-            inner, self._segmenter, self._options, video, start, lambda d: self._journal.write(video.key, name, d)
-        )
+            inner, self._segmenter, self._options, video, start, rest,
+            lambda d: self._journal.write(video.key, name, d),
+        )  # fmt: skip
 
 
 class RefiningPropagation:
-    """One object on its way. ``state`` is the inner propagation's: what was refined is in its memory."""
+    """One object on its way. rest: frames until a mask may be refined again."""
 
     def __init__(
         self,
@@ -81,27 +90,31 @@ class RefiningPropagation:
         options: RefineOptions,
         video: Reader,
         start: int,
+        rest: int,
         note: Callable[[Decision], None],
     ) -> None:
         self._inner, self._segmenter, self._options = inner, segmenter, options
-        self._video, self._last, self._note = video, start, note
+        self._video, self._last, self._rest, self._note = video, start, rest, note
 
     def step(self, frame: int) -> Propagated:
         direction = frame - self._last
 
         def review(seen: Propagated, project: Callable[[], Sequence[Projected]]) -> Propagated | None:
-            if seen.quality >= self._options.below or not (seen.soft >= SOFT_THRESHOLD).any():
+            poor = seen.quality < self._options.below and bool((seen.soft >= SOFT_THRESHOLD).any())
+            if not poor or self._rest > 0:
                 return None
             decision, better = self._refine(frame, direction, seen, project())
             self._note(decision)
+            if better is not None:
+                self._rest = REST + 1
             return better
 
         result = self._inner.step(frame, review)
-        self._last = frame
+        self._last, self._rest = frame, max(0, self._rest - 1)
         return result
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        return self._inner.state()
+        return {**self._inner.state(), _REST: np.array(self._rest, np.int64)}
 
     def cut(self) -> None:
         self._inner.cut()
