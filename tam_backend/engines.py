@@ -6,13 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tam_backend.errors import BadInput, TamError
-from tam_backend.features.shots import Shots
 from tam_backend.propagators.base import Propagator
 from tam_backend.refine_options import RefineOptions
 from tam_backend.segmenters.base import Segmenter
 from tam_backend.settings import ENGINES, Settings
+
+if TYPE_CHECKING:
+    from tam_backend.features.shots import Shots
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Engine:
 
 def _embedded(settings: Settings) -> Engine:
     from tam_backend.features import FrameFeatures
+    from tam_backend.features.shots import Shots
     from tam_backend.propagators.embedded import EmbeddedPropagator
     from tam_backend.segmenters.embedded import EmbeddedSegmenter
 

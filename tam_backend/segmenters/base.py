@@ -12,6 +12,9 @@ import numpy.typing as npt
 from tam_backend.prompts import Click, FramePrompts, Mask
 from tam_backend.video.base import Reader
 
+#: A soft mask value from here on means "object".
+SOFT_THRESHOLD = 128
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:

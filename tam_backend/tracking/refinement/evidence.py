@@ -86,7 +86,8 @@ def judge(decision: Decision, refined: Refined, before: Mask) -> Decision:
     if not GROWTH[0] <= growth <= GROWTH[1]:
         reasons.append(f"its area is {growth:.2f} times that of the propagated mask")
     for positive, name in ((True, "on the object"), (False, "off the object")):
-        sides = [bool(refined.mask[int(p.y), int(p.x)]) == positive for p in decision.believed if p.positive == positive]
+        points = [p for p in decision.believed if p.positive == positive]
+        sides = [bool(refined.mask[int(p.y), int(p.x)]) == positive for p in points]
         if np.mean(sides) < OBEYED:
             reasons.append(f"{len(sides) - sum(sides)} of {len(sides)} points {name} contradict it")
     return replace(
