@@ -61,7 +61,8 @@ def rows_of(frame: int, qualities: Mapping[int, float], decisions: Mapping[int, 
     """qualities: object -> quality of its mask; decisions: object -> what was decided about it on this frame."""
     rows = []
     for object_id, quality in sorted(qualities.items()):
-        rows += [Row(frame, object_id, quality, d) for d in decisions.get(object_id) or [None]]
+        here: Sequence[Decision | None] = decisions.get(object_id) or [None]
+        rows += [Row(frame, object_id, quality, d) for d in here]
     return rows
 
 

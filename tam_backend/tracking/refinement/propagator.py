@@ -100,10 +100,9 @@ class RefiningPropagation:
         direction = frame - self._last
 
         def review(seen: Propagated, project: Callable[[], Sequence[Projected]]) -> Propagated | None:
-            poor = seen.quality < self._options.below and bool((seen.soft >= SOFT_THRESHOLD).any())
-            if not poor or self._rest > 0:
+            if seen.quality >= self._options.below:
                 return None
-            decision, better = self._refine(frame, direction, seen, project())
+            decision, better = self._refine(frame, direction, seen, project)
             self._note(decision)
             if better is not None:
                 self._rest = REST + 1
@@ -120,10 +119,15 @@ class RefiningPropagation:
         self._inner.cut()
 
     def _refine(
-        self, frame: int, direction: int, seen: Propagated, projected: Sequence[Projected]
+        self, frame: int, direction: int, seen: Propagated, project: Callable[[], Sequence[Projected]]
     ) -> tuple[Decision, Propagated | None]:
-        points = choose(projected, seen.soft)
-        decision = Decision(frame, direction, seen.quality, seen.quality, points)
+        decision = Decision(frame, direction, seen.quality, seen.quality, ())
+        if self._rest > 0:
+            return decision.refuse(f"it was refined {REST + 1 - self._rest} frames ago"), None
+        if not (seen.soft >= SOFT_THRESHOLD).any():
+            return decision.refuse("the propagated mask is empty"), None
+        points = choose(project(), seen.soft)
+        decision = replace(decision, points=points)
         if reasons := too_few(points):
             return decision.refuse(*reasons), None
         clicks = [Click(p.x, p.y, p.positive) for p in decision.kept]
