@@ -14,7 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 from tam_backend import __version__
-from tam_backend.commands.track_explain import begin_folder, rows_of, write_pictures, write_tables
+from tam_backend.commands.track_explain import (
+    begin_folder,
+    refuse_foreign,
+    rows_of,
+    write_pictures,
+    write_tables,
+)
 from tam_backend.commands.track_output import CONFIG, OVERLAY, PICTURES, PREDICTIONS, OutputFolder
 from tam_backend.commands.track_predictions import REGION_TYPES, Naming, label_config, name_objects, task_chunks
 from tam_backend.commands.track_progress import Interruption, frames_to_check, progress
@@ -135,6 +141,8 @@ def run(args: argparse.Namespace) -> int:
         prompts = collect_prompts(args.click, args.mask, video, frames)
         naming = Naming(args.from_name, args.to_name, args.region_type, name_objects(prompts, args.label))
         _protect_inputs(args)
+        if args.explain:
+            refuse_foreign(args.out)
         engine = load_engine(args.engine or settings.engine, settings)
         if video.warning:
             print(f"tam track: note: {video.warning}", file=sys.stderr)

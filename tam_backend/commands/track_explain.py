@@ -66,11 +66,16 @@ def rows_of(frame: int, qualities: Mapping[int, float], decisions: Mapping[int, 
     return rows
 
 
-def begin_folder(out: Path) -> Path:
-    """An empty folder for the explanation; one of an earlier call goes. Raises BadInput if it is somebody else's."""
+def refuse_foreign(out: Path) -> None:
+    """Raises BadInput if what would be replaced is somebody else's."""
     folder = out / EXPLAIN
     if folder.exists() and not is_ours(folder):
         raise BadInput(f"--explain: {folder} is there and not from an earlier call; move it, or choose another --out")
+
+
+def begin_folder(out: Path) -> Path:
+    """An empty folder for the explanation; one of an earlier call goes."""
+    folder = out / EXPLAIN
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / TABLE).touch()
@@ -111,7 +116,7 @@ def draw_points(image: Frame, decision: Decision) -> Frame:
     for point in sorted(decision.points, key=lambda p: not p.dropped):
         at, colour = (int(point.x), int(point.y)), ON if point.positive else OFF
         if point.dropped:
-            cv2.circle(image, at, radius - 1, DROPPED, 1, cv2.LINE_AA)
+            cv2.circle(image, at, radius, DROPPED)
             cv2.circle(image, at, 1, colour, cv2.FILLED)
         else:
             cv2.circle(image, at, radius + 1, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)

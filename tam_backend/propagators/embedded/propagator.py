@@ -88,6 +88,7 @@ class EmbeddedPropagation:
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
         self._colours, self._usual = self._learn(soft)
         self._probes: Correspondence | None = None
+        self._crossing = False
         if state is None:
             self._soft: SoftMask = soft[start]
             self._trust = 1.0
@@ -96,36 +97,33 @@ class EmbeddedPropagation:
             self._soft = np.asarray(state["soft"], np.uint8)
             self._trust = float(state["trust"])
             self._sighting = Sighting.of(state["sighting"])
+            self._crossing = bool(state["crossing"])
             if "probes.at" in state:
                 self._probes = Correspondence.of(state)
         self._before = self._soft
-        self._crossing = False
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {
             "soft": self._soft.copy(),
             "trust": np.array(self._trust, np.float64),
             "sighting": self._sighting.array(),
+            "crossing": np.array(self._crossing),
         }
         return arrays if self._probes is None else arrays | self._probes.state()
 
     def step(self, frame: int, review: Review | None = None) -> Propagated:
         previous = self._last
-        if self._crossing:
-            self._crossing = False
-            result = self._look_for(frame)
-        else:
-            result = self._follow(frame)
+        result = self._look_for(frame) if self._crossing else self._follow(frame)
         return result if review is None else self._reviewed(result, review, previous)
 
     def cut(self) -> None:
-        """The next step leads into another shot: no flow, only appearance."""
+        """The next step leads into another shot: appearance instead of flow, until the object is found there."""
         self._crossing = True
         if self._probes is not None:
             self._probes.forget()
 
     def _look_for(self, frame: int) -> Propagated:
-        """The first frame of another shot: the object where its colours are, or nowhere."""
+        """A frame of another shot, in which the object was not found yet: it is where its colours are, or nowhere."""
         self._before, self._last = np.zeros(self._geometry.work_shape, np.uint8), frame
         self._soft = self._before.copy()
         if self._colours is None:
@@ -141,6 +139,7 @@ class EmbeddedPropagation:
             self._soft[found] = FOUND_SOFT
             self._sighting = Sighting.first(found)
             self._trust *= TRUST_FOUND
+            self._crossing = False
         return Propagated(self._geometry.to_full(self._soft), self._quality(colour))
 
     def _reviewed(self, result: Propagated, review: Review, previous: int) -> Propagated:
