@@ -78,17 +78,21 @@ class ReviewedPropagator(Protocol):
     ) -> ReviewedPropagation: ...
 
 
-def spread(points: Points, count: int, centre: Points | None = None) -> npt.NDArray[np.int64]:
+def spread(points: Points, count: int, taken: Points | None = None) -> npt.NDArray[np.int64]:
     """Numbers of ``count`` of the Nx2 points (all, if there are fewer), far from each other: farthest-point sampling.
 
     Each is the one farthest from those before it (Gonzalez, "Clustering to minimize the maximum intercluster distance",
-    1985). The first is the one nearest to ``centre``, by default to their mean. Of equals, the first in order.
+    1985) and from the Mx2 points ``taken``. Without any of those, the first is the one nearest to the mean. Of equals,
+    the first in order.
     """
     if count <= 0 or not len(points):
         return np.zeros(0, np.int64)
-    start = points.mean(axis=0) if centre is None else centre
-    chosen = [int(np.argmin(((points - start) ** 2).sum(axis=1)))]
-    distance = ((points - points[chosen[0]]) ** 2).sum(axis=1)
+    if taken is not None and len(taken):
+        chosen: list[int] = []
+        distance = ((points[:, None] - taken[None]) ** 2).sum(axis=2).min(axis=1)
+    else:
+        chosen = [int(np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1)))]
+        distance = ((points - points[chosen[0]]) ** 2).sum(axis=1)
     while len(chosen) < min(count, len(points)):
         chosen.append(int(np.argmax(distance)))
         distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(axis=1))

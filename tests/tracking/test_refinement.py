@@ -146,8 +146,8 @@ def test_an_accepted_mask_replaces_the_frames_and_enters_memory_at_once() -> Non
         (RefiningDisc(COARSE), "nearly the propagated mask"),
         (RefiningDisc(disc(*CENTRE, 11)), "area is"),
         (RefiningDisc(disc(22.5, 12.5, 7)), "agrees with the propagated mask by"),
-        (RefiningDisc(TRUE & ~disc(10.5, 12.5, 2)), "points on the object contradict it"),
-        (RefiningDisc(TRUE | disc(26.5, 20.5, 2)), "points off the object contradict it"),
+        (RefiningDisc(TRUE & ~disc(10.5, 12.5, 2)), "1 of 8 concentrated probes contradict it"),
+        (RefiningDisc(TRUE | disc(26.5, 20.5, 2)), "1 of 8 concentrated probes contradict it"),
     ],
 )
 def test_a_rejected_mask_changes_nothing_and_says_why(segmenter: RefiningDisc, reason: str) -> None:
@@ -158,6 +158,20 @@ def test_a_rejected_mask_changes_nothing_and_says_why(segmenter: RefiningDisc, r
     decided = decisions(made, video, store)[3]
     assert not decided.accepted
     assert any(reason in text for text in decided.refused), decided.refused
+
+
+def test_probes_that_the_segmenter_does_not_see_count_as_well() -> None:
+    """A probe that contradicts the propagated mask is no prompt, but speaks for or against the new mask."""
+    lost = Projected(18.5, 16.5, True, 0.9, 0)
+    assert TRUE[16, 18]
+    assert not COARSE[16, 18]
+    points = choose([*probes(), lost], COARSE * np.uint8(255))
+    assert points[-1].dropped == "the mask is not there"
+    decision = Decision(0, 1, 0.5, 0.5, points)
+    small = disc(14, 12, 6) & ~disc(18, 16, 3)
+    right, wrong = (Refined(mask, mask * np.uint8(250), 0.9, 0.9) for mask in (TRUE, small))
+    assert judge(decision, right, COARSE).accepted
+    assert judge(decision, wrong, COARSE).refused == ("1 of 9 concentrated probes contradict it",)
 
 
 def test_only_poor_masks_are_looked_at_and_not_again_soon_after() -> None:
@@ -235,7 +249,6 @@ def test_points_must_be_concentrated_agree_with_the_mask_and_lie_apart() -> None
     kept = [p.x for p in points if not p.dropped]
     assert len(kept) == 6
     assert max(kept) - min(kept) >= 7
-    assert all(p.spare for p in points if p.dropped == "close to others")
     assert too_few(points) == ("0 points off it, 2 are needed",)
     assert too_few(choose(probes(), soft)) == ()
 
@@ -243,14 +256,14 @@ def test_points_must_be_concentrated_agree_with_the_mask_and_lie_apart() -> None
 def test_points_far_from_each_other_come_first() -> None:
     points = np.array([[0, 0], [1, 0], [10, 0], [10, 1], [5, 9]], np.float32)
     assert set(spread(points, 3)) <= {0, 1, 2, 3, 4}
-    chosen = points[spread(points, 3, centre=points[0])]
-    assert [tuple(p) for p in chosen] == [(0, 0), (5, 9), (10, 0)]
+    chosen = points[spread(points, 3, taken=points[:1])]
+    assert [tuple(p) for p in chosen] == [(5, 9), (10, 0), (1, 0)]
     assert len(spread(points, 9)) == 5
     assert len(spread(points[:0], 3)) == 0
 
 
 def test_decisions_survive_being_written_down() -> None:
-    point = Point(1.5, 2.5, True, 0.75, 3, "close to others", spare=True)
+    point = Point(1.5, 2.5, True, 0.75, 3, "close to others")
     decision = Decision(7, -1, 0.4, 0.4, (point,), ("a", "b"), 0.5)
     assert Decision.unpack(decision.pack()) == decision
 

@@ -41,11 +41,11 @@ LINK = 0.1
 #: squared motion.
 ERROR, ERROR_SHARE = 1.0, 0.02
 #: Probes of each kind, and the number below which new ones are taken from a frame that is trusted.
-PROBES, RENEW = 24, 14
+PROBES, RENEW = 24, 18
 #: Positive probes keep this share of the object's radius away from its edge; negative ones lie between these
-#: distances outside, pixels of the working size.
+#: distances outside when they are taken, and are of no use beyond the last; pixels of the working size.
 DEEP = 0.25
-NEAR, FAR = 6, 40
+NEAR, FAR, LEFT = 6, 40, 70
 
 
 @dataclass(slots=True, eq=False)
@@ -80,10 +80,15 @@ class Correspondence:
         return {f"probes.{name}": array.copy() for name, array in arrays.items()}
 
     def plant(self, frame: int, mask: Mask, lab: Image) -> None:
-        """Take new probes from a frame, of the kinds that have become few. mask: HxW bool, lab: HxWx3, working size."""
+        """Take new probes from a frame, of the kinds that have become few. mask: HxW bool, lab: HxWx3, working size.
+
+        Background that the object has left behind is let go of.
+        """
         if not mask.any():
             return
         depth = signed_distance(mask)
+        columns, rows = self.at.astype(int).T
+        self._keep(self.positive | (depth[rows, columns] > -LEFT))
         radius = np.sqrt(np.count_nonzero(mask) / np.pi)
         margin = PATCH // 2
         inner = np.zeros(mask.shape, bool)
@@ -93,12 +98,12 @@ class Correspondence:
             False: inner & (depth < -NEAR) & (depth > -FAR),
         }
         for positive, region in places.items():
-            missing = PROBES - int(np.count_nonzero(self.positive == positive))
-            if missing <= PROBES - RENEW:
+            taken = self.at[self.positive == positive]
+            if len(taken) >= RENEW:
                 continue
             rows, columns = np.nonzero(region[::3, ::3])  # a finer choice would not spread them better
             points = np.stack([3 * columns, 3 * rows], axis=1).astype(np.float32)
-            points = points[spread(points, missing)]
+            points = points[spread(points, PROBES - len(taken), taken)]
             self._add(frame, points, positive, lab)
 
     def _add(self, frame: int, points: Points, positive: bool, lab: Image) -> None:

@@ -8,11 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A projected probe (see ``Projected``).
-
-    dropped: why it is not used, in words; empty: it is. spare: it is believed, and left out only because there are
-    enough: the segmenter does not see it, and its mask is tested with it.
-    """
+    """A projected probe (see ``Projected``). dropped: why it is not used, in words; empty: it is."""
 
     x: float
     y: float
@@ -20,7 +16,6 @@ class Point:
     concentration: float
     source: int
     dropped: str = ""
-    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +45,6 @@ class Decision:
     @property
     def kept(self) -> tuple[Point, ...]:
         return tuple(p for p in self.points if not p.dropped)
-
-    @property
-    def believed(self) -> tuple[Point, ...]:
-        return tuple(p for p in self.points if p.spare or not p.dropped)
 
     def refuse(self, *reasons: str) -> Decision:
         return replace(self, refused=(*self.refused, *reasons))
