@@ -6,11 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tam_backend.errors import BadInput, TamError
 from tam_backend.propagators.base import Propagator
+from tam_backend.refine_options import RefineOptions
 from tam_backend.segmenters.base import Segmenter
 from tam_backend.settings import ENGINES, Settings
+
+if TYPE_CHECKING:
+    from tam_backend.features.shots import Shots
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +28,8 @@ class EngineUnavailable(TamError):
 class Engine:
     """name and version: together they change whenever the masks of the same prompts may change.
 
-    detail: what it is made of and where it computes, for people.
+    detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
+    refine: how poor masks are refined; None: not at all.
     """
 
     name: str
@@ -31,15 +37,21 @@ class Engine:
     segmenter: Segmenter
     propagator: Propagator
     detail: str = ""
+    shots: Shots | None = None
+    refine: RefineOptions | None = None
 
 
 def _embedded(settings: Settings) -> Engine:
     from tam_backend.features import FrameFeatures
+    from tam_backend.features.shots import Shots
     from tam_backend.propagators.embedded import EmbeddedPropagator
     from tam_backend.segmenters.embedded import EmbeddedSegmenter
 
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
-    return Engine("embedded", "2", EmbeddedSegmenter(features), EmbeddedPropagator(features), "no weights, cpu")
+    segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
+    options = settings.refine_options
+    version = "3" if options is None else f"3-{options.tag}"
+    return Engine("embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options)
 
 
 def _sam_xmem(settings: Settings) -> Engine:

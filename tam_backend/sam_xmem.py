@@ -13,13 +13,15 @@ from pathlib import Path
 from tam_backend.checkpoints import CHECKPOINTS, Check, Checkpoint, Verified, fetch, verify
 from tam_backend.download import Patience
 from tam_backend.engines import Engine, EngineUnavailable
+from tam_backend.features import FeatureStore, FrameFeatures
+from tam_backend.features.shots import Shots
 from tam_backend.settings import SAM_SIZES, Settings
 from tam_backend.weights import CheckpointError
 
 log = logging.getLogger(__name__)
 
 #: Changes whenever this code makes other masks of the same weights and prompts.
-VERSION = 1
+VERSION = 2
 
 #: As imported, and what installs them.
 PACKAGES = ("torch", "torchvision", "segment_anything")
@@ -30,6 +32,9 @@ XMEM_FILES = ("xmem_s012", "xmem")
 
 #: The start of a server without a network must not hang.
 AT_START = Patience(attempts=2, connect=4.0, silence=15.0)
+
+#: Memory for the small pictures in which cuts are looked for, and for what they are made from.
+SHOT_BYTES = 48 * 1024 * 1024
 
 #: Seconds between two lines about a download.
 _TELL_EVERY = 10.0
@@ -116,7 +121,11 @@ def make_sam_xmem(settings: Settings) -> Engine:
     segmenter = SamSegmenter(sam, embeddings=embeddings, make_room=propagator.frames.clear)
     version = f"{VERSION}-{sam_file.sha256[:8]}-{xmem_file.sha256[:8]}-{side}-{precision}"
     detail = f"{', '.join(c.file for c in checkpoints)}, {device}, {precision}, frames reduced to {side} for XMem"
-    return Engine("sam-xmem", version, segmenter, propagator, detail)
+    options = settings.refine_options
+    if options is not None:
+        version += f"-{options.tag}"
+    shots = Shots(FrameFeatures(FeatureStore(SHOT_BYTES)))
+    return Engine("sam-xmem", version, segmenter, propagator, detail, shots, options)
 
 
 def _there(folder: Path, name: str) -> bool:

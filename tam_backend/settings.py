@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tam_backend.errors import BadInput
+from tam_backend.refine_options import RECIPES, RefineOptions
 
 ENGINES = ("auto", "embedded", "sam-xmem")
 SAM_SIZES = ("vit_b", "vit_l", "vit_h")
@@ -39,6 +40,16 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1")
+    return value
 
 
 def _url(text: str) -> str:
@@ -138,6 +149,15 @@ class Settings:
         4000, "TAM_EMBEDDING_DISK_MB", _integer(0, 100_000_000),
         "Disk space for the same, in MB: a click on a frame that was clicked before a restart need not encode it "
         "again. 0: none.",
+    )  # fmt: skip
+    refine: str = _option(
+        "probes", "TAM_REFINE", _choice("off", *RECIPES),
+        "How the segmenter refines poor masks while they are propagated. probes: it gets points that memory knows, and "
+        "the mask. clicks: it is first clicked to that mask, which takes longer. off: not at all.",
+    )  # fmt: skip
+    refine_below: float = _option(
+        RefineOptions().below, "TAM_REFINE_BELOW", _share,
+        "Masks whose quality is below this are refined where there is evidence, from 0 to 1.",
     )  # fmt: skip
     checkpoint_download: bool = _option(
         False, "TAM_CHECKPOINT_DOWNLOAD", _boolean,
@@ -261,6 +281,11 @@ class Settings:
                 "TAM_PUBLIC_URL must not hold TAM_SECRET_PATH: frames are served without it, and annotators see their "
                 "addresses"
             )
+
+    @property
+    def refine_options(self) -> RefineOptions | None:
+        """None: no refinement."""
+        return None if self.refine == "off" else RefineOptions(self.refine, self.refine_below)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

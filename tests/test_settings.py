@@ -20,6 +20,8 @@ EXAMPLES = {
     "TAM_XMEM_SHORT_SIDE": ("240", "xmem_short_side", 240),
     "TAM_EMBEDDING_MEMORY_MB": ("13", "embedding_memory_mb", 13),
     "TAM_EMBEDDING_DISK_MB": ("0", "embedding_disk_mb", 0),
+    "TAM_REFINE": ("Clicks", "refine", "clicks"),
+    "TAM_REFINE_BELOW": ("0.5", "refine_below", 0.5),
     "TAM_CHECKPOINT_DOWNLOAD": ("true", "checkpoint_download", True),
     "TAM_CHECKPOINT_DIR": ("/weights", "checkpoint_dir", Path("/weights")),
     "TAM_CHECKPOINT_URL": ("http://mirror/sam/", "checkpoint_url", "http://mirror/sam"),
@@ -60,6 +62,7 @@ def test_every_option_is_read_from_its_variable():
     ("variable", "text"),
     [
         ("TAM_ENGINE", "magic"), ("TAM_SAM", "vit_x"), ("TAM_DEVICE", "gpu"), ("TAM_DEVICE", "cpu:1"),
+        ("TAM_REFINE", "on"), ("TAM_REFINE_BELOW", "1.5"), ("TAM_REFINE_BELOW", "nan"),
         ("TAM_XMEM_SHORT_SIDE", "8"), ("TAM_CLIP_LENGTH", "many"), ("TAM_CLIP_LENGTH", "0"),
         ("TAM_ANSWER_SECONDS", "nan"),
         ("TAM_ANSWER_SECONDS", "100"), ("TAM_FRAME_CAPTION", "maybe"), ("TAM_FRAME_QUALITY", "101"),

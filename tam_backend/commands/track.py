@@ -14,6 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 from tam_backend import __version__
+from tam_backend.commands.track_explain import (
+    begin_folder,
+    refuse_foreign,
+    rows_of,
+    write_pictures,
+    write_tables,
+)
 from tam_backend.commands.track_output import CONFIG, OVERLAY, PICTURES, PREDICTIONS, OutputFolder
 from tam_backend.commands.track_predictions import REGION_TYPES, Naming, label_config, name_objects, task_chunks
 from tam_backend.commands.track_progress import Interruption, progress
@@ -26,6 +33,7 @@ from tam_backend.quality import Review, review
 from tam_backend.settings import Settings
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.tracking.objects import IdMap, ObjectsFrame, track_objects
+from tam_backend.tracking.refinement import Decision
 from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
 from tam_backend.video import open_source
 from tam_backend.video.images import ImageReader
@@ -58,6 +66,7 @@ examples:
 what is written to DIR:
   00000.png ...       a mask for every frame: indexed PNG, pixel value = object, 0 = background
   overlay.mp4         with --overlay
+  explain/            with --explain
   predictions.json    the masks as a task for Label Studio, with label_config.xml for its project
   .tam/               finished work. The same command goes on where it was stopped, by Ctrl-C or otherwise; other
                       prompts compute only what they change. Delete it to save space.
@@ -106,6 +115,11 @@ def add_parser(subparsers: Any) -> None:
         "TAM_DEVICE and others of `tam serve --help` count here as well",
     )  # fmt: skip
     parser.add_argument("--overlay", action="store_true", help="write overlay.mp4: the video with the masks drawn in")
+    parser.add_argument(
+        "--explain", action="store_true",
+        help="write explain/frames.csv: on which frames masks were refined, or were not, and why; with pictures of the "
+        "points",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace files in DIR, and compute everything anew")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     studio = parser.add_argument_group("for Label Studio")
@@ -133,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
         prompts = collect_prompts(args.click, args.mask, video, frames, args.refine_masks)
         naming = Naming(args.from_name, args.to_name, args.region_type, name_objects(prompts, args.label))
         _protect_inputs(args)
+        if args.explain:
+            refuse_foreign(args.out)
         engine = load_engine(args.engine or settings.engine, settings)
         if video.warning:
             print(f"tam track: note: {video.warning}", file=sys.stderr)
@@ -160,6 +176,8 @@ def run(args: argparse.Namespace) -> int:
             _write_task(args, naming, work, engine.name)
             interruption.rearm()
             _write_pictures(args, video, work)
+            if args.explain:
+                _write_explanation(args.out, video, work)
             print(work.report(args.out))
             if work.failure is not None:
                 raise work.failure
@@ -208,7 +226,7 @@ class _Work:
     """The tracking of one call, and what came of it.
 
     qualities: finished frame -> object -> quality. empty: object -> frames on which nothing of it was found. fresh:
-    frames computed by this call.
+    frames computed by this call. anchors: object -> what its prompts have become.
     """
 
     tracker: Tracker
@@ -219,6 +237,7 @@ class _Work:
     qualities: dict[int, dict[int, float]] = field(default_factory=dict)
     empty: dict[int, list[int]] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
+    anchors: dict[int, dict[int, Anchor]] = field(default_factory=dict)
     seconds: float = 0.0
     failure: MediaError | None = None
 
@@ -233,7 +252,7 @@ class _Work:
     def track(self, focus: int) -> None:
         """Track until everything is done, Ctrl-C, or a frame that cannot be read."""
         started = time.monotonic()
-        objects: dict[int, dict[int, Anchor]] = {}
+        objects = self.anchors
         try:
             for object_id, on_frames in self.prompts.items():
                 objects[object_id] = self._anchors(on_frames)
@@ -301,6 +320,10 @@ class _Work:
             if not tracked.by_hand and not tracked.mask.any():
                 self.empty.setdefault(object_id, []).append(result.frame)
 
+    def decisions(self, frame: int) -> dict[int, list[Decision]]:
+        """What refinement decided about the objects of a finished frame."""
+        return {i: self.tracker.decisions(anchors, frame) for i, anchors in self.anchors.items()}
+
     def masks(self) -> Iterator[tuple[int, IdMap, dict[int, float]]]:
         """The finished frames, in order, as they were written."""
         for frame in self.finished:
@@ -356,6 +379,17 @@ def _write_pictures(args: argparse.Namespace, video: Source, work: _Work) -> Non
                 work.out.write_picture(frame, picture)
             if overlay is not None and frame in finished:
                 overlay.write(draw_objects(picture, work.out.read_ids(frame), frame))
+
+
+def _write_explanation(out: Path, video: Source, work: _Work) -> None:
+    folder, rows = begin_folder(out), []
+    for frame in work.interruption.stoppable(work.finished):
+        qualities = {i: q for i, q in work.qualities[frame].items() if frame not in work.anchors[i]}
+        here = rows_of(frame, qualities, work.decisions(frame))
+        rows += here
+        if any(row.decision is not None and row.decision.points for row in here):
+            write_pictures(folder, video[frame], work.out.read_ids(frame), here)
+    write_tables(folder, rows)
 
 
 def _write_task(args: argparse.Namespace, naming: Naming, work: _Work, engine: str) -> None:

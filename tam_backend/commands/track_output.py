@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tam_backend.commands.track_explain import EXPLAIN, is_ours
 from tam_backend.drawing import encode_ids
 from tam_backend.errors import BadInput
 from tam_backend.tracking.filestore import FileStore, hold_lock, write_atomically
@@ -131,6 +132,8 @@ class OutputFolder:
                 self.frame_path(frame).unlink(missing_ok=True)
         for name in (OVERLAY, PREDICTIONS, CONFIG):
             (self.path / name).unlink(missing_ok=True)
+        if is_ours(self.path / EXPLAIN):
+            shutil.rmtree(self.path / EXPLAIN, ignore_errors=True)
 
     def _sweep(self) -> None:
         for folder in (self.path, self.path / PICTURES):

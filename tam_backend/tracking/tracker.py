@@ -20,10 +20,14 @@ import numpy as np
 from tam_backend.engines import Engine
 from tam_backend.errors import BadInput
 from tam_backend.prompts import FramePrompts, Mask
-from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, Propagation, SoftMask
+from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, Propagation, Propagator, SoftMask
+from tam_backend.propagators.probes import ReviewedPropagator
 from tam_backend.quality import from_anchor
+from tam_backend.segmenters.base import Refiner
 from tam_backend.tracking.correction import segment_with_prior
 from tam_backend.tracking.fusion import fuse, share_of_later
+from tam_backend.tracking.refinement import Decision, Journal, RefiningPropagator
+from tam_backend.tracking.shots import ShotPropagator
 from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
 from tam_backend.video.base import Reader
 
@@ -148,6 +152,8 @@ class Tracker:
         self.frames = frames
         self._store = store
         self._readers = {+1: video, -1: video.clone()}
+        self._journal = Journal(store, self._engine_id)
+        self._propagator = _prepared(engine, self._journal)
 
     def close(self) -> None:
         """Close what the tracker opened (not the video it was given)."""
@@ -213,6 +219,12 @@ class Tracker:
             return None
         result = _joined([unpack_frame(blob) for blob in blobs], frame, bracket)
         return TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors, reused=True)
+
+    def decisions(self, anchors: Mapping[int, Anchor], frame: int) -> list[Decision]:
+        """What refinement decided about a finished frame: up to one decision for each direction it was reached from."""
+        bracket = _bracket(anchors, frame) if frame not in anchors else ()
+        masks = {f: self._anchor(f, anchors[f]).mask for f in bracket}
+        return self._journal.read(self._video.key, masks, frame) if masks else []
 
     def _validate(self, anchors: Mapping[int, Anchor]) -> None:
         for frame, anchor in anchors.items():
@@ -295,7 +307,7 @@ class Tracker:
             result = self._compute(run, frame)
             blob = pack_frame(result)
             self._store.put(f"{run.key}/{frame}", blob)
-            every = self._engine.propagator.state_every
+            every = self._propagator.state_every
             if run.position % every == every - 1:
                 self._save(run)
         run.position += 1
@@ -324,7 +336,7 @@ class Tracker:
 
     def _begin(self, run: _Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""
-        propagator, reader = self._engine.propagator, self._readers[direction]
+        propagator, reader = self._propagator, self._readers[direction]
         blob = self._store.get(f"{run.key}/state2/{direction}")
         if blob is not None:
             run.saved, state = unpack_state(blob)
@@ -341,6 +353,16 @@ class Tracker:
         if run.propagation is not None and (run.at - known) * direction > 0:
             self._store.put(f"{run.key}/state2/{direction}", pack_state(run.at, run.propagation.state()))
             run.saved = run.at
+
+
+def _prepared(engine: Engine, journal: Journal) -> Propagator:
+    """The engine's propagator with what belongs around it: refinement, and care for cuts."""
+    propagator: Propagator = engine.propagator
+    if engine.refine is not None:
+        assert isinstance(propagator, ReviewedPropagator)
+        assert isinstance(engine.segmenter, Refiner)
+        propagator = RefiningPropagator(propagator, engine.segmenter, engine.refine, journal)
+    return propagator if engine.shots is None else ShotPropagator(propagator, engine.shots)
 
 
 def _bracket(anchors: Mapping[int, Anchor], frame: int) -> tuple[int, ...]:

@@ -276,3 +276,25 @@ def test_agree_changes_little_and_only_where_it_must() -> None:
     assert [bool(result[int(c.y), int(c.x)]) for c in made] == [c.positive for c in made]
     assert (result != mask).sum() < 30
     assert np.array_equal(agree(mask, (Click(1, 1), Click(19, 19, positive=False))), mask)
+
+
+def test_refine_is_one_question_with_points_and_logits(tiny: Sam, video: ArrayVideo, calls: dict[str, list[Any]]):
+    logits = np.random.default_rng(3).normal(0, 4, SIZE).astype(np.float32)
+    refined = SamSegmenter(tiny).refine(video, 1, clicks(4), logits)
+    ((labels, low_res, several),) = calls["decode"]
+    assert labels == [1, 0, 1, 1]
+    assert not several
+    predictor = Predictor(tiny)
+    height, width = (side // 4 for side in predictor.input_shape(SIZE))
+    assert low_res[:height, :width].mean() == pytest.approx(logits.mean(), abs=0.05)  # logits, not probabilities
+    assert np.abs(low_res[:height, :width]).max() > 2
+    assert (low_res[height:] == -10).all()
+    shift = 0.5 / predictor.scale(SIZE)
+    answer = predictor.decode(
+        predictor.encode(video[1]), [(c.x - shift, c.y - shift) for c in clicks(4)], labels, None, low_res, False
+    )
+    large = predictor.enlarge(answer.low_res[:1], SIZE)[0]
+    assert np.array_equal(refined.mask, large > 0)
+    assert np.array_equal(refined.mask, refined.soft >= 128)
+    assert refined.stability == pytest.approx((large > 1).sum() / max(1, (large > -1).sum()))
+    assert refined.score == pytest.approx(np.clip(answer.iou[0], 0, 1))

@@ -38,16 +38,19 @@ class Assessment:
         self._watch.resume(state[:-1])
         self._absent = float(state[-1])
 
-    def parts(self, last: int, frame: int, soft: SoftMask) -> dict[str, float] | None:
+    def parts(self, last: int | None, frame: int, soft: SoftMask) -> dict[str, float] | None:
         """What speaks against the mask of a frame that was reached from ``last``; None for an empty mask.
 
-        soft: HxW uint8 of the working size or larger.
+        last: None where no flow leads to the frame, because it is in another shot: then motion tells nothing. soft: HxW
+        uint8 of the working size or larger.
         """
-        back = self._features.flow(self._video, frame, last)
-        there = self._features.flow(self._video, last, frame)
+        if last is None:
+            back = there = np.zeros((*self._size[::-1], 2), np.float32)
+        else:
+            back, there = (self._features.flow(self._video, *pair) for pair in ((frame, last), (last, frame)))
         return self._watch.step(self._reduce(soft), self._lab(frame), back, there)
 
-    def quality(self, last: int, frame: int, soft: SoftMask) -> float:
+    def quality(self, last: int | None, frame: int, soft: SoftMask) -> float:
         """Estimated IoU of the mask in [0, 1]. Arguments as for ``parts``."""
         if not self._watch.shown:
             self._absent *= ABSENT

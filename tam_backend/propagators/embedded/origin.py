@@ -38,16 +38,24 @@ class Origin:
         self.frame = frame
         self._image, self._mask, self._geometry = image, mask, geometry
         self._way = np.zeros((*image.shape, 2), np.int16)
+        self._left = False
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """hxwx2 int16, and the frame."""
-        return {"way": self._way.copy(), "origin": np.array(self.frame, np.int64)}
+        """hxwx2 int16, the frame, and whether it was left behind."""
+        return {"way": self._way.copy(), "origin": np.array(self.frame, np.int64), "left": np.array(self._left)}
 
     def resume(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         self._way = np.asarray(state["way"], np.int16)
+        self._left = bool(state["left"])
+
+    def leave(self) -> None:
+        """No way leads back from now on: the frames to come are of another shot."""
+        self._left = True
 
     def step(self, back: Array) -> None:
         """Go on to the next frame. back: hxwx2 float32, its flow to the frame before it."""
+        if self._left:
+            return
         whole = slice(None), slice(None)
         self._set(_composed(back, self._unpacked(whole)), whole)
 
@@ -56,8 +64,10 @@ class Origin:
 
         image: this frame, as ``image`` of the first one. part: rows and columns of the object, working size. Returns
         the rows and columns around it, the mask there in [0, 1], and how much the two frames look alike there, in
-        [0, 1]; None where the object is too small to compare anything.
+        [0, 1]; None where the object is too small to compare anything, or no way leads back.
         """
+        if self._left:
+            return None
         geometry = self._geometry
         down, across = geometry.flow_height / geometry.work_height, geometry.flow_width / geometry.work_width
         height, width = image.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,8 +17,11 @@ from tam_backend.features.filters import guided_filter, sigmoid, signed_distance
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
 from tam_backend.propagators.embedded.assessment import Assessment
+from tam_backend.propagators.embedded.correspondence import Correspondence
+from tam_backend.propagators.embedded.newshot import appearance, find_in_shot
 from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
+from tam_backend.propagators.probes import Review
 from tam_backend.video.base import Reader
 
 Array = npt.NDArray[np.float32]
@@ -45,6 +49,8 @@ LOOK = 48
 
 #: Below this agreement of colours a mask that lost the object shows something else, and is dropped.
 STRANGE = 0.3
+#: New probes are taken from frames of at least this quality.
+PLANT_QUALITY = 0.5
 #: Soft value of an object that was found again.
 FOUND_SOFT = 220
 
@@ -52,6 +58,7 @@ FOUND_SOFT = 220
 class EmbeddedPropagator:
     name = "embedded"
     state_every = 16
+    reviewable = True
 
     def __init__(self, features: FrameFeatures | None = None) -> None:
         self.features = features if features is not None else FrameFeatures()
@@ -82,6 +89,8 @@ class EmbeddedPropagation:
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
         self._colours, self._usual = self._learn(soft)
         self._assessment = Assessment(features, video, soft)
+        self._probes: Correspondence | None = None
+        self._crossing = False
         if state is None:
             self._soft: SoftMask = soft[start]
             self._sighting = Sighting.first(self._soft >= SOFT_THRESHOLD)
@@ -93,24 +102,77 @@ class EmbeddedPropagation:
             self._origin = self._remember(origin, soft[origin])
             self._origin.resume(state)
             self._assessment.resume(state["assessment"])
+            self._crossing = bool(state["crossing"])
+            if "probes.at" in state:
+                self._probes = Correspondence.of(state)
+        self._before = self._soft
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        return {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "soft": self._soft.copy(),
             "sighting": self._sighting.array(),
             **self._origin.state(),
             "assessment": self._assessment.state(),
+            "crossing": np.array(self._crossing),
         }
+        return arrays if self._probes is None else arrays | self._probes.state()
 
-    def step(self, frame: int) -> Propagated:
+    def step(self, frame: int, review: Review | None = None) -> Propagated:
+        previous = self._last
+        result = self._look_for(frame) if self._crossing else self._advance(frame)
+        return result if review is None else self._reviewed(result, review, previous)
+
+    def cut(self) -> None:
+        """The next step leads into another shot: appearance instead of flow, until the object is found there."""
+        self._crossing = True
+        self._origin.leave()
+        if self._probes is not None:
+            self._probes.forget()
+
+    def _look_for(self, frame: int) -> Propagated:
+        """A frame of another shot, in which the object was not found yet: it is where its colours are, or nowhere."""
+        self._last = frame
+        self._before = np.zeros(self._geometry.work_shape, np.uint8)
+        self._soft = self._before.copy()
+        if self._colours is not None:
+            bins = self._features.bins(self._video, frame)
+            whole = slice(None), slice(None)
+            found = find_in_shot(self._colour(whole), bins, self._appearance, self._sighting.area)
+            if found is None:
+                self._sighting.gone += 1
+            else:
+                self._soft[found] = FOUND_SOFT
+                self._sighting = Sighting.first(found)
+                self._crossing = False
+        return self._assessed(None, frame)
+
+    def _reviewed(self, result: Propagated, review: Review, previous: int) -> Propagated:
+        """What becomes of the frame's mask under review; probes go along, as they are needed only for that."""
+        lab, video = self._features.lab(self._video, self._last), self._video
+        if self._probes is None:
+            self._probes = Correspondence.none()
+            self._probes.plant(previous, self._before >= SOFT_THRESHOLD, self._features.lab(video, previous))
+        if len(self._probes.at):
+            pairs = ((previous, self._last), (self._last, previous))
+            there, back = (self._features.flow(video, *pair) for pair in pairs)
+            self._probes.follow(there, back, self._geometry)
+        better = review(result, partial(self._probes.project, lab, self._geometry))
+        if better is not None:
+            result = better
+            self._soft = self._geometry.to_work(better.soft)
+        if result.quality >= PLANT_QUALITY:
+            self._probes.plant(self._last, self._soft >= SOFT_THRESHOLD, lab)
+        return result
+
+    def _advance(self, frame: int) -> Propagated:
         previous, self._last = self._last, frame
-        before, self._soft = self._soft, np.zeros(self._geometry.work_shape, np.uint8)
+        self._before, self._soft = self._soft, np.zeros(self._geometry.work_shape, np.uint8)
         if self._colours is None:
             return self._assessed(previous, frame)
         self._origin.step(self._features.flow(self._video, frame, previous))
         speed = self._features.speed(self._video, frame)
         assert speed is not None  # there is a neighbour: the frame the step came from
-        part = self._follow(before, previous, speed)
+        part = self._follow(previous, speed)
         soft, colour = self._soft[part], self._colour(part)
         inside = soft >= SOFT_THRESHOLD
         agreement = self._agreement_with(colour, inside)
@@ -123,20 +185,20 @@ class EmbeddedPropagation:
                 self._soft[:] = np.where(found, FOUND_SOFT, 0)
         return self._assessed(previous, frame)
 
-    def _assessed(self, previous: int, frame: int) -> Propagated:
+    def _assessed(self, previous: int | None, frame: int) -> Propagated:
         return Propagated(self._geometry.to_full(self._soft), self._assessment.quality(previous, frame, self._soft))
 
-    def _follow(self, before: SoftMask, previous: int, speed: Array) -> Window:
-        """Take the mask ``before`` of the frame ``previous`` on to this frame. Returns the part of it that matters:
-        the mask is empty elsewhere."""
-        sources = before > FAINT
+    def _follow(self, previous: int, speed: Array) -> Window:
+        """Take the mask of the frame ``previous`` on to this frame. Returns the part of it that matters: the mask is
+        empty elsewhere."""
+        sources = self._before > FAINT
         if not sources.any():
             return slice(0, 1), slice(0, 1)
         arrival = self._features.arrival(self._video, previous, self._last)
         source = window(sources, 1)
         longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
         part = window(sources, math.ceil(longest) + RING[1])
-        arrived = _sample(unit(before[source]), arrival.back[part], part, source)
+        arrived = _sample(unit(self._before[source]), arrival.back[part], part, source)
         certain = self._recall(arrived, part)
         moved = arrived >= 0.5
         if not moved.any():
@@ -213,6 +275,7 @@ class EmbeddedPropagation:
         bins = np.stack([self._features.bins(self._video, f) for f in anchors])
         weight = np.stack([unit(soft) for soft in anchors.values()])
         model = ColourModel.learn(bins, weight, 1 - weight)
+        self._appearance = appearance(bins, weight)
         colour = np.clip(model.log_odds(bins[weight > 0.5]), -COLOUR_LIMIT, COLOUR_LIMIT)
         return model, float(sigmoid(colour).mean())
 

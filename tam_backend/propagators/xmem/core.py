@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class XMemCore:
         valid_labels: Sequence[int] | None = None,
         end: bool = False,
         encoding: FrameEncoding | None = None,
+        review: Callable[[FrameEncoding, Tensor], Tensor | None] | None = None,
     ) -> Tensor:
         """Go on to the next frame.
 
@@ -76,24 +77,31 @@ class XMemCore:
         it replaces the prediction and goes into memory. valid_labels: labels for which the mask counts; the others
         keep their prediction where the mask is empty (None: it counts for all, and the frame is still segmented, so
         that the sensory memory moves on). end: this is the last frame, nothing of it needs to be remembered.
-        encoding: ``encode(image)``, if it is at hand.
+        encoding: ``encode(image)``, if it is at hand. review: is shown the prediction, as it would be returned, before
+        anything of the frame is remembered, and may give a mask. Then everything is as if that had been ``mask``; else
+        as if there were no review.
 
         Returns (O+1)xHxW float32 probabilities that sum to 1, background first, on the network's device.
         Raises BadInput where the shapes do not fit, or where an object never had a mask.
         """
         self._check(image, mask, valid_labels)
         known = [label for label in self._labels if label in self._hidden]
-        config, device = self.config, self.network.device
+        device = self.network.device
         now = self._time + 1
-        remember = not end and (mask is not None or now - self._last_memory >= config.mem_every)
+        remember, deep, update = self._duties(now, mask is not None, end)
         segment = now > 0 and (mask is None or valid_labels is None or len(valid_labels) != len(self._labels))
-        together = config.deep_update_every < 0
-        deep = not end and (remember if together else now - self._last_deep >= config.deep_update_every)
-        update = not end and not (together and deep)
 
         padded = _pad(image.to(device))
         frame = encoding if encoding is not None else self._encode(padded)
+        hidden_before = dict(self._hidden)
         probability = self._segment(frame, known, update) if segment and known else None
+        if review is not None and mask is None and probability is not None:
+            size = (int(image.shape[1]), int(image.shape[2]))
+            mask = review(frame, _unpad(probability, size))
+            if mask is not None:
+                remember, deep, now_update = self._duties(now, True, end)
+                if update and not now_update:
+                    self._hidden = hidden_before
         if mask is not None:
             given = _pad(mask.to(device, torch.float32))
             probability = aggregate(self._merge(given, probability, known, valid_labels)).softmax(0)
@@ -112,6 +120,24 @@ class XMemCore:
                 self._last_deep = now
         self._time, self._size = now, (int(image.shape[1]), int(image.shape[2]))
         return _unpad(probability, self._size)
+
+    def _duties(self, now: int, given: bool, end: bool) -> tuple[bool, bool, bool]:
+        """Whether a frame goes into memory, whether its value then updates the sensory memory, and whether its
+        segmentation does."""
+        config = self.config
+        remember = not end and (given or now - self._last_memory >= config.mem_every)
+        together = config.deep_update_every < 0
+        deep = not end and (remember if together else now - self._last_deep >= config.deep_update_every)
+        return remember, deep, not end and not (together and deep)
+
+    @property
+    def remembered(self) -> int | None:
+        """The number of the last frame (steps since the first) if it went into working memory, else None."""
+        return self._time if self._last_memory == self._time else None
+
+    def forget_sensory(self) -> None:
+        """Sensory memory begins anew, as for a first frame; all other memory stays."""
+        self._hidden = {label: torch.zeros_like(hidden) for label, hidden in self._hidden.items()}
 
     @torch.no_grad()
     def remember(self, image: Tensor, mask: Tensor, encoding: FrameEncoding | None = None) -> None:

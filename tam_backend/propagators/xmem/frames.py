@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -69,8 +70,8 @@ def to_input(frame: Frame, size: Size, device: torch.device) -> Tensor:
     return pixels.float().div_(255).sub_(mean).div_(deviation)
 
 
-def to_plane(mask: Mask, size: Size, device: torch.device) -> Tensor:
-    """HxW bool -> 1 x size, the share of each pixel that the mask covers."""
+def to_plane(mask: Mask | npt.NDArray[np.float32], size: Size, device: torch.device) -> Tensor:
+    """HxW bool or float in [0, 1] -> 1 x size, the share of each pixel that the mask covers."""
     plane = mask.astype(np.float32)
     if mask.shape != size:
         plane = np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_AREA), np.float32)

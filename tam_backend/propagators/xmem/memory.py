@@ -57,7 +57,8 @@ class Memory:
                 ("frame", 1),
             )
         }
-        self._blocks = SimilarityBlocks()
+        #: Similarities of a frame to all elements, block by block.
+        self.blocks = SimilarityBlocks()
 
     def table(self, name: str) -> Tensor:
         """Rows of all elements: key, shrinkage, selection, terms, use, life, frame (number of a working frame)."""
@@ -83,7 +84,7 @@ class Memory:
         where = {label: i for i, label in enumerate(labels)}
         out = torch.empty(len(labels), self.cells, VALUE_DIM, device=self._device, dtype=self._dtype)
         use = self.table("use")[:, 0]
-        for part, similarity in self._blocks(query_terms(frame.key, frame.selection), self.table("terms")):
+        for part, similarity in self.blocks(query_terms(frame.key, frame.selection), self.table("terms")):
             for group in self.groups:
                 seen = similarity if group.complete else similarity.index_select(1, group.slots)
                 weights, columns = attend(seen, self.config.top_k)

@@ -13,10 +13,12 @@ from tam_backend.devices import DeviceError, out_of_memory, release_memory
 from tam_backend.features import FeatureStore
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import Propagated
+from tam_backend.propagators.probes import Projected, Review
 from tam_backend.propagators.xmem.config import XMemConfig
 from tam_backend.propagators.xmem.core import XMemCore
 from tam_backend.propagators.xmem.frames import EncodedFrame, InputSize, Size, to_input, to_plane, to_soft
-from tam_backend.propagators.xmem.network import XMem
+from tam_backend.propagators.xmem.network import FrameEncoding, XMem
+from tam_backend.propagators.xmem.probing import PERMANENT, ProbeBook, cell_shares, project
 from tam_backend.video.base import Reader
 
 #: Enough for eight frames of 854x480. Objects and directions visit the same frames shortly after each other.
@@ -28,7 +30,12 @@ STATE_EVERY, STATE_EVERY_ON_GPU = 16, 64
 #: A retry after memory ran out sees half the pixels.
 RETRY_AREA = 0.5
 
+#: Frames in memory give probes if their masks have at least this quality.
+PROBE_QUALITY = 0.9
+
 LABEL = 1
+
+CoreReview = Callable[[FrameEncoding, Tensor], Tensor | None]
 
 T = TypeVar("T")
 
@@ -41,6 +48,7 @@ class XMemPropagator:
     """
 
     name = "xmem"
+    reviewable = True
 
     def __init__(
         self,
@@ -89,6 +97,9 @@ class XMemPropagation:
         self._size = propagator.size.fit(video.height, video.width)
         self._reduced = False
         self._core: XMemCore | None = None
+        self._book: ProbeBook | None = None
+        self._cuts: set[int] = set()
+        self._crossing = False
         self._absent = not any(mask.any() for mask in anchors.values())
         if self._absent:  # there is nothing to look for, and nothing to compute
             return
@@ -98,27 +109,79 @@ class XMemPropagation:
         self._origin = int(state["origin"])
         self._size = (int(state["size"][0]), int(state["size"][1]))
         self._reduced = bool(state["reduced"])
+        self._cuts = {int(f) for f in state["cuts"]}
+        if any(n.startswith("probes.") for n in state):
+            self._book = ProbeBook.of(state)
         self._core = self._new_core()
         self._core.restore({n.removeprefix("core."): a for n, a in state.items() if n.startswith("core.")})
 
-    def step(self, frame: int) -> Propagated:
+    def step(self, frame: int, review: Review | None = None) -> Propagated:
         """See ``Propagation``. The quality is the mean certainty |2p - 1| of the pixels of the mask, p being their
         probability; where the mask is empty, that of the pixel most like the object. Not calibrated yet."""
         if self._absent:
             self._last = frame
             return Propagated(np.zeros((self._video.height, self._video.width), np.uint8), 1.0)
-        result = self._guarded(lambda: self._result(self._go_to(frame)))
+        if self._crossing:
+            self._crossing = False
+            self._cuts.add(frame)
+        result = self._guarded(lambda: self._reviewed(frame, review))
         self._last = frame
         return result
+
+    def cut(self) -> None:
+        """See ``ReviewedPropagation``: sensory memory ends, what was remembered stays."""
+        self._crossing = True
+
+    def _reviewed(self, frame: int, review: Review | None) -> Propagated:
+        if review is None:
+            return self._result(self._go_to(frame))
+        if self._book is None:
+            self._book = self._first_book()
+        taken: list[Propagated] = []
+
+        def ask(seen: FrameEncoding, probability: Tensor) -> Tensor | None:
+            better = review(self._result(probability[1]), lambda: self._project(seen, frame))
+            if better is None:
+                return None
+            taken.append(better)
+            share = better.soft.astype(np.float32) / np.float32(255)
+            return to_plane(share, self._size, self._propagator.network.device)
+
+        probability = self._go_to(frame, ask)
+        result = taken[-1] if taken else self._result(probability)
+        assert self._core is not None
+        number = self._core.remembered
+        if number is not None and result.quality >= PROBE_QUALITY:
+            self._book.add(number, cell_shares(probability[None]))
+        return result
+
+    def _first_book(self) -> ProbeBook:
+        """The anchors: the one this began at is working frame 0, the other one permanent."""
+        device = self._propagator.network.device
+        planes = {f: cell_shares(to_plane(m, self._size, device)) for f, m in self._anchors.items()}
+        return ProbeBook({(0 if f == self._origin else PERMANENT): plane for f, plane in planes.items()})
+
+    def _project(self, seen: FrameEncoding, frame: int) -> list[Projected]:
+        assert self._core is not None
+        assert self._core.memory is not None
+        assert self._book is not None
+        direction = 1 if frame > self._origin else -1
+        source = {number: self._origin + direction * number for number in self._book.planes}
+        source[PERMANENT] = next((f for f in self._anchors if f != self._origin), self._origin)
+        shown = (self._video.height, self._video.width)
+        return project(self._book, self._core.memory, seen, LABEL, self._size, shown, source)
 
     def state(self) -> Mapping[str, npt.NDArray[Any]]:
         """Bit-exact on CPU. At 854x480 about 3.5 MB for every frame in working memory and 2.5 KB for every element of
         long-term memory: 35 to 65 MB."""
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "origin": np.array(self._origin, np.int64),
             "size": np.array(self._size, np.int64),
             "reduced": np.array(self._reduced),
+            "cuts": np.array(sorted(self._cuts), np.int64),
         }
+        if self._book is not None:
+            arrays |= self._book.state()
         if self._core is not None:
             arrays |= {f"core.{name}": array for name, array in self._core.state().items()}
         return arrays
@@ -146,9 +209,10 @@ class XMemPropagation:
             "Choose a smaller size (TAM_XMEM_SHORT_SIDE), end other programs that use the device, or set TAM_DEVICE=cpu"
         )
 
-    def _go_to(self, frame: int) -> Tensor:
+    def _go_to(self, frame: int, review: CoreReview | None = None) -> Tensor:
         """Step to a frame; with nothing in memory (any more), all the way from the anchor. Returns the probability of
-        the object there, hxw at the network's size."""
+        the object there, hxw at the network's size. Only the frame itself is reviewed: on the way from the anchor,
+        masks that were refined before come as they are propagated."""
         if self._core is None:
             core = self._new_core()
             core.set_all_labels([LABEL])
@@ -159,7 +223,7 @@ class XMemPropagation:
             self._core = core
             if frame == self._origin:
                 return probability
-        return self._advance(self._core, frame)
+        return self._advance(self._core, frame, review)
 
     def _result(self, probability: Tensor) -> Propagated:
         inside = probability >= 0.5
@@ -177,9 +241,11 @@ class XMemPropagation:
         plane = to_plane(self._anchors[self._origin], self._size, device)
         return core.step(seen.image, plane, valid_labels=[LABEL], encoding=seen.encoding)[1]
 
-    def _advance(self, core: XMemCore, frame: int) -> Tensor:
+    def _advance(self, core: XMemCore, frame: int, review: CoreReview | None = None) -> Tensor:
+        if frame in self._cuts:
+            core.forget_sensory()
         seen = self._encoded(core, frame)
-        return core.step(seen.image, encoding=seen.encoding)[1]
+        return core.step(seen.image, encoding=seen.encoding, review=review)[1]
 
     def _encoded(self, core: XMemCore, frame: int) -> EncodedFrame:
         def encode() -> EncodedFrame:

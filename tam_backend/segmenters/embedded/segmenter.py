@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -11,9 +12,10 @@ from tam_backend.errors import BadInput
 from tam_backend.features import FrameFeatures
 from tam_backend.features.filters import guided_filter, unit, window
 from tam_backend.prompts import Click, FramePrompts, Mask
-from tam_backend.segmenters.base import Segmentation
+from tam_backend.segmenters.base import Refined, Segmentation
 from tam_backend.segmenters.embedded.candidates import from_box, from_click
 from tam_backend.segmenters.embedded.edits import Answer, edit, refine
+from tam_backend.segmenters.embedded.refinement import refine_around
 from tam_backend.segmenters.embedded.view import Array, Cues, Hints, Point, View
 from tam_backend.video.base import Reader
 
@@ -65,6 +67,9 @@ class EmbeddedSegmenter:
         mask = geometry.to_full(np.rint(255 * soft).astype(np.uint8)) >= 128
         left = (1 - answer.expected) * max(1, len(prompts.clicks)) ** -CLICK_GAIN
         return Segmentation(_respect(mask, prompts.clicks), float(1 - left) if mask.any() else 0.0)
+
+    def refine(self, video: Reader, frame: int, points: Sequence[Click], logits: Array) -> Refined:
+        return refine_around(self.features, video, frame, points, logits)
 
     def _answer(self, video: Reader, frame: int, prompts: FramePrompts, prior: _Prior) -> Answer:
         def make() -> Answer:

@@ -169,13 +169,16 @@ class Predictor:
         return large[0].cpu().numpy()
 
     def mask_prompt(self, mask: Mask) -> Floats:
-        """HxW bool -> lxl logits for ``decode``, as sure as SAM's own are; what is beyond the frame is background."""
-        height, width = (-(-side // LOW_RES_STRIDE) for side in self.input_shape((mask.shape[0], mask.shape[1])))
-        share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        """HxW bool -> lxl logits for ``decode``, as sure as SAM's own are."""
+        return self.logits_prompt(np.where(mask, SURE, -SURE).astype(np.float32))
+
+    def logits_prompt(self, logits: Floats) -> Floats:
+        """HxW logits -> lxl for ``decode``, averaged over areas; what is beyond the frame is background."""
+        height, width = (-(-side // LOW_RES_STRIDE) for side in self.input_shape((logits.shape[0], logits.shape[1])))
         size = self.image_size // LOW_RES_STRIDE
-        logits = np.full((size, size), -SURE, np.float32)
-        logits[:height, :width] = SURE * (2 * share - 1)
-        return logits
+        prompt = np.full((size, size), -SURE, np.float32)
+        prompt[:height, :width] = cv2.resize(logits, (width, height), interpolation=cv2.INTER_AREA)
+        return prompt
 
     def _tensor(self, values: npt.ArrayLike | None) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from tam_backend.devices import DeviceError, out_of_memory, release_memory
 from tam_backend.errors import BadInput
 from tam_backend.features import FeatureStore
 from tam_backend.prompts import Click, FramePrompts, Mask
-from tam_backend.segmenters.base import Segmentation
+from tam_backend.segmenters.base import SOFT_THRESHOLD, Refined, Segmentation
 from tam_backend.segmenters.sam.embeddings import EmbeddingCache
 from tam_backend.segmenters.sam.predictor import LOW_RES_STRIDE, Candidates, Embedding, Floats, Predictor
 from tam_backend.video.base import Reader
@@ -25,6 +26,11 @@ ANSWER_BYTES = 64 * 1024 * 1024
 
 #: Radius in pixels of the spot by which a mask gives in to a click that it does not agree with.
 SPOT = 2
+
+#: Logits between which the stability of a mask is measured.
+STABLE = 1.0
+
+T = TypeVar("T")
 
 
 class SamSegmenter:
@@ -71,10 +77,42 @@ class SamSegmenter:
             return Segmentation(prompts.mask, 1.0)
         if not prompts.locates:
             raise BadInput("negative clicks alone do not say where the object is; give a positive click or a box")
+        return self._guarded(lambda: self._segment(video, frame, prompts, prior))
+
+    def refine(self, video: Reader, frame: int, points: Sequence[Click], logits: Floats) -> Refined:
+        """See ``Refiner``: SAM is asked once, with all points and the logits as its mask prompt.
+
+        The stability is that of its package: the mask's intersection over union between thresholds of +1 and -1 logit.
+        """
+        return self._guarded(lambda: self._refine(video, frame, points, logits))
+
+    def _refine(self, video: Reader, frame: int, points: Sequence[Click], logits: Floats) -> Refined:
+        size = (video.height, video.width)
+        answer = self._predictor.decode(
+            self._embedding(video, frame),
+            self._places(points, size),
+            [int(c.positive) for c in points],
+            None,
+            self._predictor.logits_prompt(logits),
+            several=False,
+        )
+        large = self._predictor.enlarge(answer.low_res[:1], size)[0]
+        soft = np.rint(255 / (1 + np.exp(-np.clip(large, -30, 30)))).astype(np.uint8)
+        strict, generous = np.count_nonzero(large > STABLE), np.count_nonzero(large > -STABLE)
+        score = float(np.clip(answer.iou[0], 0, 1))
+        return Refined(soft >= SOFT_THRESHOLD, soft, score, strict / generous if generous else 0.0)
+
+    def _places(self, points: Sequence[Click], size: tuple[int, int]) -> list[tuple[float, float]]:
+        """From pixel edges to the package's convention, in which the encoder's image has its pixel centres at whole
+        numbers (it adds 0.5 there)."""
+        shift = 0.5 / self._predictor.scale(size)
+        return [(c.x - shift, c.y - shift) for c in points]
+
+    def _guarded(self, compute: Callable[[], T]) -> T:
         device = self._predictor.device
         for _ in range(2):
             try:
-                return self._segment(video, frame, prompts, prior)
+                return compute()
             except (RuntimeError, MemoryError) as e:
                 if not out_of_memory(e):
                     raise
@@ -112,10 +150,8 @@ class SamSegmenter:
                 low_res = earlier.low_res[self._choose(earlier, prompts.clicks, size)]
             elif prior.mask is not None:
                 low_res = self._predictor.mask_prompt(prior.mask)
-            # From pixel edges to the package's convention, in which the encoder's image has its pixel centres at whole
-            # numbers (it adds 0.5 there).
+            points = self._places(prompts.clicks, size)
             shift = 0.5 / self._predictor.scale(size)
-            points = [(c.x - shift, c.y - shift) for c in prompts.clicks]
             box = prompts.box
             return self._predictor.decode(
                 self._embedding(video, frame),
