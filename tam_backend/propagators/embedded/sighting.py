@@ -84,9 +84,7 @@ class Sighting:
         """7 float64."""
         return np.array(astuple(self), np.float64)
 
-    def update(
-        self, mask: Region, agreement: float, speed: Array, camera: tuple[float, float], part: Window
-    ) -> bool:
+    def update(self, mask: Region, agreement: float, speed: Array, camera: tuple[float, float], part: Window) -> bool:
         """Take in the mask of the next frame; false if it does not show the object.
 
         mask: HxW, of the part of the frame that it is in. agreement: of the colours inside the mask, 1 as on the
