@@ -19,7 +19,7 @@ from tam_backend.video.base import Reader
 #: (Sundaram, Brox and Keutzer, ECCV 2010).
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
 #: Bound of what is kept for a short while: at 854x480 about 11 MB for each frame.
-PASSING_BYTES = 48 * 1024 * 1024
+PASSING_BYTES = 32 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
 

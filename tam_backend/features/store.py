@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar, cast
 
 from tam_backend.errors import BadInput
 
-#: Enough for the flow of about 150 frame pairs of 854x480.
-DEFAULT_BYTES = 128 * 1024 * 1024
+#: Enough for the flow of about 80 frame pairs of 854x480.
+DEFAULT_BYTES = 64 * 1024 * 1024
 
 
 class Sized(Protocol):

@@ -22,6 +22,9 @@ SPEED_SHARE, SPEED_LIMIT = 0.55, 2.5
 #: A mask shows the object if it has this share of its area, this agreement of colours, and this share of its speed,
 #: where a high agreement stands in for speed: what moves and then at once stands still is a mask stuck to a background.
 SEEN_AREA, SEEN_COLOUR, SEEN_SPEED, SEEN_COLOUR_AT_REST = 0.25, 0.5, 0.35, 0.85
+#: What was clearly moving does not fall below this share of its speed from one frame to the next, whatever its colours:
+#: that is what hid it. The speed to compare with falls by this factor a frame, so that what did stop is seen again.
+STOPPED, PATIENCE = 0.15, 0.9
 #: Without motion that stands out this far, colour alone is no reason to say that the object is back.
 SEARCH_TRUST = 0.5
 #: Frames after which the search ends.
@@ -89,7 +92,8 @@ class Sighting:
         """
         count = np.count_nonzero(mask)
         pace = float(np.median(speed[mask])) if count else 0.0
-        lively = pace >= SEEN_SPEED * self.pace or agreement >= SEEN_COLOUR_AT_REST
+        slower = agreement >= SEEN_COLOUR_AT_REST and (self.pace < SPEED_CLEAR or pace >= STOPPED * self.pace)
+        lively = pace >= SEEN_SPEED * self.pace or slower
         if count and count >= SEEN_AREA * self.area and agreement >= SEEN_COLOUR and lively:
             row, column = _centre(mask)
             row, column = row + part[0].start, column + part[1].start
@@ -101,6 +105,8 @@ class Sighting:
             self.pace = pace if self.pace < 0 else self.pace + 0.2 * (pace - self.pace)
             return True
         self.gone += 1
+        if agreement >= SEEN_COLOUR_AT_REST:
+            self.pace *= PATIENCE  # it may have stopped after all
         self.row += self.row_way + camera[0]
         self.column += self.column_way + camera[1]
         return False
