@@ -41,8 +41,8 @@ class FramePrompts:
     """Everything a person gave on one frame for one object.
 
     clicks: in the order they were made. mask: HxW bool, drawn or fixed by hand; it is the truth for this frame, so
-    clicks and box beside it have no effect on the frame. refine: the mask is a rough one instead, whose outline is to be
-    drawn anew; clicks beside it then count, and the box does not.
+    clicks and box beside it have no effect on the frame. refine: the mask is a rough one instead, whose outline is to
+    be drawn anew; clicks beside it then count, and the box does not.
     """
 
     clicks: tuple[Click, ...] = ()

@@ -158,6 +158,22 @@ def test_clicks_edit_the_mask_that_was_on_the_screen():
     assert iou(removed.mask, red) > 0.8
 
 
+def test_a_click_on_one_piece_of_a_prior_leaves_the_other_pieces():
+    """No click is on the blue disc, and a leak is taken off the green one: neither is dropped."""
+    discs = [Disc(lambda t, x=x: (x, 60), 16, c) for x, c in ((30, BLUE), (90, GREEN))]
+    reader, masks = still(discs)
+    prior = masks[0] | masks[1]
+    prior[40:80, 104:125] = True
+    mask = EmbeddedSegmenter().segment(reader, 1, FramePrompts((Click(90, 60), Click(117, 60, False))), prior).mask
+    assert np.array_equal(
+        mask[:, :60],
+        EmbeddedSegmenter()
+        .segment(reader, 1, FramePrompts((Click(90, 60), Click(150, 10, False), Click(150, 110))), prior)
+        .mask[:, :60],
+    )
+    assert iou(mask, masks[0] | masks[1]) > 0.8
+
+
 @pytest.mark.parametrize("grow", [5, -5])
 def test_a_rough_mask_is_refined_only_if_asked(grow):
     reader, masks = moving_disc(4)
