@@ -5,9 +5,7 @@
 DIR holds JPEGImages/480p/<sequence>/*.jpg and Annotations/480p/<sequence>/*.png; anything but background counts as
 one object. Two tables come out, a row per sequence and the mean of the rows:
 
-clicks: on the first, middle and last frame, IoU after 1, 2, 3 and 5 robot clicks. The first click is the most interior
-point of the true mask, each next one the most interior point of the largest error region, positive where the object
-was missed, negative where it was not. Then the time of a first click and of a next click.
+clicks: see embedded_clicks.py, which has more options. There each id is an object of its own.
 
 propagation: the true mask of the first frame, one pass forward. J and F as in the DAVIS 2017 evaluation (Perazzi et
 al., CVPR 2016; Pont-Tuset et al., 2017): means over the frames without the first and the last. Then ms per frame, and
@@ -28,14 +26,13 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.embedded_clicks import print_clicks
+from benchmarks.tables import print_table
 from tam_backend.engines import load_engine
 from tam_backend.evaluation.metrics import boundary_measure, region_similarity
-from tam_backend.evaluation.robot import next_click
-from tam_backend.prompts import FramePrompts, Mask
+from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD
 from tam_backend.video import open_source
-
-CLICK_COUNTS = (1, 2, 3, 5)
 
 
 def read_truth(folder: Path) -> list[Mask]:
@@ -48,35 +45,6 @@ def read_truth(folder: Path) -> list[Mask]:
     if not masks:
         raise SystemExit(f"no masks (*.png) in {folder}")
     return masks
-
-
-def measure_clicks(images: Path, truth: list[Mask]) -> dict[str, float]:
-    """Means over the first, middle and last frame. Every frame starts with an engine that has seen nothing."""
-    ious: dict[int, list[float]] = {n: [] for n in CLICK_COUNTS}
-    first_ms, next_ms = [], []
-    for frame in sorted({0, len(truth) // 2, len(truth) - 1}):
-        if not truth[frame].any():
-            continue
-        engine = load_engine("embedded")
-        video = open_source(images)
-        video[frame]
-        first = next_click(None, truth[frame])
-        assert first is not None
-        clicks = [first]
-        value = 0.0
-        for count in range(1, max(CLICK_COUNTS) + 1):
-            if len(clicks) == count:
-                start = time.perf_counter()
-                mask = engine.segmenter.segment(video, frame, FramePrompts(tuple(clicks))).mask
-                (first_ms if count == 1 else next_ms).append(1e3 * (time.perf_counter() - start))
-                value = region_similarity(mask, truth[frame])
-                click = next_click(mask, truth[frame])
-                if click is not None:
-                    clicks.append(click)
-            if count in ious:
-                ious[count].append(value)
-    row = {f"IoU@{n}": 100 * float(np.mean(values)) for n, values in ious.items()}
-    return row | {"ms first": float(np.mean(first_ms)), "ms next": float(np.mean(next_ms)) if next_ms else math.nan}
 
 
 def measure_propagation(images: Path, truth: list[Mask]) -> dict[str, float]:
@@ -101,14 +69,6 @@ def measure_propagation(images: Path, truth: list[Mask]) -> dict[str, float]:
     }
 
 
-def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
-    names = list(next(iter(rows.values())))
-    rows = rows | {"mean": {n: float(np.nanmean([row[n] for row in rows.values()])) for n in names}}
-    print(f"\n{title:16}" + "".join(f"{n:>10}" for n in names))
-    for sequence, row in rows.items():
-        print(f"{sequence:16}" + "".join(f"{row[n]:10.2f}" if n == "rank r" else f"{row[n]:10.1f}" for n in names))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder in the DAVIS layout")
@@ -125,9 +85,11 @@ def main() -> None:
         if not (annotations / name).is_dir():
             parser.error(f"there is no sequence {name} in {annotations}")
         truth[name] = read_truth(annotations / name)[: arguments.frames]
-    for what, measure in (("clicks", measure_clicks), ("propagation", measure_propagation)):
-        if arguments.what in (what, "all"):
-            print_table(what, {name: measure(images / name, truth[name]) for name in names})
+    if arguments.what in ("clicks", "all"):
+        print_clicks(arguments.data, names)
+    if arguments.what in ("propagation", "all"):
+        rows = {name: measure_propagation(images / name, truth[name]) for name in names}
+        print_table("propagation", rows, fine=("rank r",))
 
 
 if __name__ == "__main__":

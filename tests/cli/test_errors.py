@@ -43,6 +43,7 @@ def given(tmp_path: Path) -> Path:
     ("arguments", "message"),
     [
         ("", "say what to track: --click FRAME,X,Y or --mask FRAME=PNG"),
+        ("--click 0,5,5 --refine-masks", "--refine-masks goes with --mask FRAME=PNG"),
         ("--click 20,5,5", "--click 20,5,5: there is no frame 20, the video has frames 0 to 19"),
         ("--click 9,5,5 --end 8", "--click 9,5,5: frame 9 is not in the range --start 0 --end 8"),
         ("--click 0,32,5", "--click 0,32,5: click (32, 5) is outside the frame: x must be in [0, 32) and y in [0, 24)"),

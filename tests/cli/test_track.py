@@ -128,6 +128,17 @@ def test_a_black_and_white_mask(tam, video, engine, tmp_path, mode, suffix, obje
     assert np.array_equal(read_ids(tmp_path / "out" / "00002.png"), moved(2, origin=0) * object_id)
 
 
+def test_rough_masks_are_refined_if_asked_and_take_clicks(tam, video, engine, tmp_path):
+    path = tmp_path / "rough.png"
+    Image.fromarray(disc(10.5, 12.5, 3)).save(path)
+    rough = ("--mask", f"0={path}", "--refine-masks")
+    assert tam("track", video, *rough, "--out", tmp_path / "refined").code == 0
+    assert np.array_equal(read_ids(tmp_path / "refined" / "00000.png"), disc(10.5, 12.5, 5))
+    result = tam("track", video, *rough, "--click", "0,24,12", "--out", tmp_path / "clicked")
+    assert result.code == 0, result.err
+    assert np.array_equal(read_ids(tmp_path / "clicked" / "00000.png") > 0, disc(10.5, 12.5, 5) | disc(24, 12, 5))
+
+
 def test_a_grey_mask_of_ids(tam, video, engine, tmp_path):
     path = tmp_path / "ids.png"
     Image.fromarray((FIRST * 2 + disc(25, 5, 3) * 3).astype(np.uint8)).save(path)

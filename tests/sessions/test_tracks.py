@@ -20,6 +20,7 @@ def anchors() -> dict[int, Anchor]:
         4: Anchor(FramePrompts(clicks=clicks, box=Box(0, 1, 5.5, 7))),
         9: Anchor(FramePrompts(mask=mask)),
         11: Anchor(FramePrompts(clicks=clicks[:1]), prior=~mask),
+        12: Anchor(FramePrompts(clicks=clicks[:1], mask=mask, refine=True)),
     }
 
 
@@ -40,6 +41,8 @@ def test_anchors_come_back_with_the_same_digests():
     again = unpack_anchors(pack_anchors(anchors()))
     assert {f: a.digest() for f, a in again.items()} == {f: a.digest() for f, a in anchors().items()}
     assert again[11].prior is not None
+    assert again[12].prompts.refine
+    assert again[12].digest() != again[9].digest()
     assert unpack_anchors(pack_anchors({})) == {}
 
 

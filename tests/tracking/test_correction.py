@@ -132,6 +132,24 @@ def test_a_speck_that_is_clicked_away_is_gone():
     assert np.array_equal(moved.mask, REGIONS[STRANGER])
 
 
+def test_a_mask_is_refined_by_a_click_in_its_middle():
+    rough = REGIONS[BODY].copy()
+    rough[:, :14] = False
+    segmenter = RegionSegmenter()
+    refined = segment_with_prior(segmenter, VIDEO, 0, FramePrompts(mask=rough, refine=True), None)
+    assert np.array_equal(refined.mask, REGIONS[BODY])
+    [prior] = segmenter.priors
+    assert np.array_equal(prior, rough)
+    prompts = FramePrompts((Click(38, 20),), mask=rough, refine=True)
+    edited = segment_with_prior(RegionSegmenter(), VIDEO, 0, prompts, None).mask
+    assert np.array_equal(edited, REGIONS[BODY] | REGIONS[ARM])
+
+
+def test_an_empty_mask_has_no_outline_to_refine():
+    prompts = FramePrompts(mask=np.zeros(SHAPE, bool), refine=True)
+    assert not segment_with_prior(RegionSegmenter(), VIDEO, 0, prompts, None).mask.any()
+
+
 masks = hnp.arrays(bool, (12, 16))
 clicks = st.lists(
     st.builds(

@@ -266,6 +266,19 @@ def test_what_was_on_the_screen_before_does_not_matter_to_a_drawn_mask():
     assert Anchor(click, prior=disc(5, 5, 3)).digest() != Anchor(click).digest()
 
 
+def test_a_rough_mask_is_refined_and_is_no_drawing():
+    """The fake segmenter makes a disc of radius 5 around a click, here one in the middle of the mask."""
+    engine, store = fake_engine(), DictStore()
+    anchors = {4: Anchor(FramePrompts(mask=disc(10.5, 10.5, 3), refine=True))}
+    [first] = [t for t in run(VIDEO, anchors, 0, store, engine) if t.frame == 4]
+    assert (first.by_hand, first.anchor) == (False, True)
+    assert np.array_equal(first.mask, disc(10.5, 10.5, 5))
+    [again] = [t for t in run(VIDEO, anchors, 0, store, engine) if t.frame == 4]
+    assert again.reused
+    clicks = (Click(10.5, 10.5), Click(20, 8))
+    assert Anchor(FramePrompts(clicks, mask=disc(10.5, 10.5, 3), refine=True)).digest() != anchors[4].digest()
+
+
 # ---- the store
 
 

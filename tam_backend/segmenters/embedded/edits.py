@@ -20,6 +20,8 @@ KEEP_FROM, KEEP_LIMIT, UNIT_FLOOR = 2.0, 6.0, 2.0
 REFUSED_WEIGHT, REFUSED_REACH = 4.0, 3.0
 #: A candidate can take the place of the mask if this share of the smaller of the two lies in the larger one.
 NESTED = 0.9
+#: ... and if the click is in the middle of the change: this share of the change's radius away from its edge.
+CENTRAL = 0.3
 #: The outline of a mask that is refined stays within this share of the mask's radius, but not below so many pixels.
 BAND_SHARE, BAND_FLOOR = 0.15, 3.0
 
@@ -48,7 +50,8 @@ def edit(view: View, hints: Hints, before: Answer, point: Point, positive: bool,
     the mask as it was and with the clicks as evidence, and of what comes out the piece under the click is taken over:
     what a positive click adds, what a negative one takes away. As long as nothing was edited, the mask may also change
     for one of the other candidates, if that agrees with all clicks, is larger (after a positive click) or smaller
-    (after a negative one), and has the greater merit: the whole for the part, or the part for the whole.
+    (after a negative one), has the click in the middle of the change, and has the greater merit: the whole for the
+    part, or the part for the whole.
     """
     region = before.probability > 0.5
     if region[point[1], point[0]] == positive:
@@ -58,14 +61,15 @@ def edit(view: View, hints: Hints, before: Answer, point: Point, positive: bool,
     if cues.local:
         fixed += _keep(region, point)
     start = region if positive else region & ~_negative_side(view, hints) & ~hints.outside
-    after = search(view, hints, start | hints.inside, Evidence(fixed, _refused(view, hints)), cues)
+    seeds = start | hints.inside if cues.local else None
+    after = search(view, hints, start | hints.inside, Evidence(fixed, _refused(view, hints)), cues, seeds)
     if not cues.local:
         return Answer(after, before.expected)
     piece = _piece((after > 0.5) & ~region if positive else region & ~(after > 0.5), point)
     rim = cv2.dilate(piece.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2) > 0
     pick = np.maximum if positive else np.minimum
     edited = np.where(rim, pick(before.probability, after), before.probability)
-    fitting = [c for c in before.others if _fits(c.region, region, hints, positive)]
+    fitting = [c for c in before.others if _fits(c.region, region, hints, point, positive)]
     merit = merits(view, [edited, *(c.probability for c in fitting)]) if fitting else [0.0]
     best = int(np.argmax(merit))
     if best == 0:
@@ -86,10 +90,15 @@ def refine(view: View, mask: Array, cues: Cues) -> Array:
     return search(view, hints, region, Evidence(fixed, np.zeros(view.shape, np.float32)), cues)
 
 
-def _fits(candidate: Region, region: Region, hints: Hints, positive: bool) -> bool:
-    agrees = all(candidate[y, x] for x, y in hints.positive) and not any(candidate[y, x] for x, y in hints.negative)
-    smaller = region if positive else candidate
-    return agrees and np.count_nonzero(candidate & region) >= NESTED * np.count_nonzero(smaller)
+def _fits(candidate: Region, region: Region, hints: Hints, point: Point, positive: bool) -> bool:
+    if not all(candidate[y, x] for x, y in hints.positive) or any(candidate[y, x] for x, y in hints.negative):
+        return False
+    smaller, larger = (region, candidate) if positive else (candidate, region)
+    if np.count_nonzero(smaller & larger) < NESTED * np.count_nonzero(smaller):
+        return False
+    change = larger & ~smaller
+    radius = float(np.sqrt(np.count_nonzero(change) / np.pi))
+    return float(signed_distance(change)[point[1], point[0]]) >= CENTRAL * radius
 
 
 def _keep(region: Region, point: Point) -> Array:

@@ -54,8 +54,14 @@ def motion_odds(view: View, pace: float) -> Array:
     return np.asarray(trust * np.clip(odds, -MOTION_LIMIT, MOTION_LIMIT), np.float32)
 
 
-def search(view: View, hints: Hints, start: Region, evidence: Evidence, cues: Cues) -> Array:
-    """Probability of the object, hxw float32. start: hxw bool, where the search begins."""
+def search(
+    view: View, hints: Hints, start: Region, evidence: Evidence, cues: Cues, seeds: Region | None = None
+) -> Array:
+    """Probability of the object, hxw float32. start: hxw bool, where the search begins.
+
+    seeds: hxw bool, only parts that hold one of these pixels belong to the object. By default those at the positive
+    clicks; with a box alone, all parts that are not specks.
+    """
     region, probability = start, start.astype(np.float32)
     for _ in range(ROUNDS):
         radius = max(1.0, float(np.sqrt(np.count_nonzero(region) / np.pi)))
@@ -69,7 +75,7 @@ def search(view: View, hints: Hints, start: Region, evidence: Evidence, cues: Cu
         estimate = hints.pinned(sigmoid(odds))
         if cues.edges:
             estimate = hints.pinned(np.clip(view.smooth(estimate), 0, 1))
-        kept = connected(estimate > 0.5, hints)
+        kept = _connected(estimate > 0.5, seeds if seeds is not None else hints.inside)
         if not kept.any():
             break
         region, probability = kept, np.where(kept | (estimate <= 0.5), estimate, 0).astype(np.float32)
@@ -83,12 +89,12 @@ def _colours(view: View, hints: Hints, refused: Array, depth: Array, radius: flo
     return ColourModel.learn(view.bins, (core | hints.inside).astype(np.float32), ground + refused)
 
 
-def connected(region: Region, hints: Hints) -> Region:
-    """The parts that hold a positive click; with a box alone, the parts that are not specks."""
+def _connected(region: Region, seeds: Region) -> Region:
+    """The parts that hold a seed; without any seeds, the parts that are not specks."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
     keep = np.zeros(count, bool)
-    if hints.positive:
-        keep[[labels[y, x] for x, y in hints.positive]] = True
+    if seeds.any():
+        keep[labels[seeds]] = True
     else:
         areas = stats[:, cv2.CC_STAT_AREA]
         keep[1:] = areas[1:] >= 0.05 * areas[1:].max(initial=0)
