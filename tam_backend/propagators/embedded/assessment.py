@@ -45,9 +45,10 @@ class Assessment:
         uint8 of the working size or larger.
         """
         if last is None:
-            back = there = np.zeros((*self._size[::-1], 2), np.float32)
-        else:
-            back, there = (self._features.flow(self._video, *pair) for pair in ((frame, last), (last, frame)))
+            still = np.zeros((self._size[1], self._size[0], 2), np.float32)
+            return self._watch.step(self._reduce(soft), self._lab(frame), still, still)
+        back = self._features.flow(self._video, frame, last)
+        there = self._features.flow(self._video, last, frame)
         return self._watch.step(self._reduce(soft), self._lab(frame), back, there)
 
     def quality(self, last: int | None, frame: int, soft: SoftMask) -> float:
