@@ -159,6 +159,11 @@ class Settings:
         RefineOptions().below, "TAM_REFINE_BELOW", _share,
         "Masks whose quality is below this are refined where there is evidence, from 0 to 1.",
     )  # fmt: skip
+    finish: bool = _option(
+        False, "TAM_FINISH", _boolean,
+        "Whether objects that were corrected are tracked once more when nothing else is to be done, with all corrected "
+        "frames in memory. Masks change where the second result is better.",
+    )  # fmt: skip
     checkpoint_download: bool = _option(
         False, "TAM_CHECKPOINT_DOWNLOAD", _boolean,
         "Whether checkpoints that sam-xmem needs and that are not there are downloaded at the start, before the server "

@@ -22,6 +22,7 @@ EXAMPLES = {
     "TAM_EMBEDDING_DISK_MB": ("0", "embedding_disk_mb", 0),
     "TAM_REFINE": ("Clicks", "refine", "clicks"),
     "TAM_REFINE_BELOW": ("0.5", "refine_below", 0.5),
+    "TAM_FINISH": ("true", "finish", True),
     "TAM_CHECKPOINT_DOWNLOAD": ("true", "checkpoint_download", True),
     "TAM_CHECKPOINT_DIR": ("/weights", "checkpoint_dir", Path("/weights")),
     "TAM_CHECKPOINT_URL": ("http://mirror/sam/", "checkpoint_url", "http://mirror/sam"),

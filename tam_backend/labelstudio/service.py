@@ -69,7 +69,7 @@ class Service:
         )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
-            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock"
+            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock", settings.finish
         )
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")

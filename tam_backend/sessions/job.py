@@ -52,6 +52,7 @@ class Job:
     held: a request computes it, or it is not known yet where it goes. superseded: it is no job any more. clips: the
     other tasks to fill, with their frames. finished: frames of the video. served: when it computed last.
     left_to_deliver: what has to happen until it is done. retry: seconds until the next attempt to reach Label Studio.
+    finishing: all frames are done, and it is at the finishing pass (see ``Tracker.steps``).
     """
 
     track: Track
@@ -63,6 +64,7 @@ class Job:
     seconds_per_frame: float | None = None
     left_to_deliver: set[object] = field(default_factory=set)
     retry: float = 0.0
+    finishing: bool = False
 
     @property
     def computes(self) -> bool:

@@ -63,6 +63,7 @@ class BackgroundJobs:
     """The jobs of one data directory. Thread-safe.
 
     lock: file that says which process computes, when several use one data directory; the others only leave jobs.
+    finish: whether jobs end with a finishing pass, when no other work waits.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class BackgroundJobs:
         turns: DeviceTurns,
         destination: Destination,
         lock: Path,
+        finish: bool = False,
     ) -> None:
         self._engine = engine
         self._store = store
         self._table = table
         self._turns = turns
         self._destination = destination
+        self._finish = finish
         self._jobs: dict[int, Job] = {}
         self._opened: OrderedDict[int, _Open] = OrderedDict()
         self._served: dict[Work, float] = {}
@@ -139,7 +142,7 @@ class BackgroundJobs:
             job = self._jobs.get(track.id)
             if job is None or job.superseded:
                 return
-            complete = len(job.finished) == track.total
+            complete = len(job.finished) == track.total and not self._wants_finish(job)
             job.held = complete  # then there is nothing to compute
             self._condition.notify_all()
         if complete:
@@ -220,7 +223,8 @@ class BackgroundJobs:
                 opened.close()
 
     def _next(self) -> Job | None:
-        """Wait for a job to compute: own tasks before other tasks of a video, then the task served longest ago."""
+        """Wait for a job to compute: own tasks before other tasks of a video, finishing passes last, and of equals the
+        task served longest ago."""
         while True:
             self._sync()
             with self._condition:
@@ -235,8 +239,11 @@ class BackgroundJobs:
                     return min(ready, key=self._rank)
                 self._condition.wait(_SYNC_EVERY)
 
-    def _rank(self, job: Job) -> tuple[bool, float, float, int]:
-        return job.track.follows, self._served.get(job.track.work, 0.0), job.served, job.track.id
+    def _wants_finish(self, job: Job) -> bool:
+        return self._finish and len(job.track.anchors) > 1
+
+    def _rank(self, job: Job) -> tuple[bool, bool, float, float, int]:
+        return job.finishing, job.track.follows, self._served.get(job.track.work, 0.0), job.served, job.track.id
 
     def _sync(self) -> None:
         """See what other processes put into the table, and took out of it."""
@@ -263,6 +270,10 @@ class BackgroundJobs:
                     return  # by the time there is a turn, another job may come first
                 began = time.monotonic()
                 step = next(opened.steps, None)
+            if step is None and not job.finishing and self._wants_finish(job):
+                job.finishing = True
+                opened.steps = opened.tracker.steps(job.track.anchors, job.track.focus, finish=True)
+                break
             if step is None:
                 self._opened.pop(job.track.id).close()
                 self._computed(job)
@@ -303,7 +314,8 @@ class BackgroundJobs:
             except BaseException:
                 reader.close()
                 raise
-            opened = self._opened[track.id] = _Open(reader, tracker, tracker.steps(track.anchors, track.focus))
+            steps = tracker.steps(track.anchors, track.focus, finish=job.finishing)
+            opened = self._opened[track.id] = _Open(reader, tracker, steps)
         self._opened.move_to_end(job.track.id)
         return opened
 

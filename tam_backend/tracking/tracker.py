@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -25,8 +24,8 @@ from tam_backend.propagators.probes import ReviewedPropagator
 from tam_backend.quality import from_anchor
 from tam_backend.segmenters.base import Refiner
 from tam_backend.tracking.correction import segment_with_prior
-from tam_backend.tracking.fusion import fuse, share_of_later
 from tam_backend.tracking.refinement import Decision, Journal, RefiningPropagator
+from tam_backend.tracking.runs import Due, Run, bracket_of, joined, origins_of, plan_runs
 from tam_backend.tracking.shots import ShotPropagator
 from tam_backend.tracking.store import BlobStore, pack_frame, pack_state, unpack_frame, unpack_state
 from tam_backend.video.base import Reader
@@ -85,50 +84,6 @@ class Step:
     reused: bool
 
 
-@dataclass(slots=True, eq=False)
-class _Run:
-    """The frames on which one anchor has a say, in one direction, in the order they are computed.
-
-    at: the frame that ``propagation`` has reached. saved: the frame of the state in the store (None: there is none).
-    given: quality of the mask that the anchor has.
-    """
-
-    origin: int
-    frames: range
-    anchors: Mapping[int, Mask]
-    key: str
-    given: float = 1.0
-    position: int = 0
-    propagation: Propagation | None = None
-    saved: int | None = None
-    at: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.at = self.origin
-
-    @property
-    def done(self) -> bool:
-        return self.position >= len(self.frames)
-
-    @property
-    def next_frame(self) -> int:
-        return self.frames[self.position]
-
-    def steps_to(self, frame: int) -> int:
-        """How many steps are left until the run has passed ``frame``; 0 if it has."""
-        return max(0, (frame - self.origin) * self.frames.step - self.position)
-
-
-@dataclass(slots=True, eq=False)
-class _Due:
-    """A frame that is to be finished. runs: those that it needs, the one from the earlier anchor first. sides: what
-    they made of it so far, by their origins (packed: there may be hundreds). reused: all of that was in the store."""
-
-    runs: list[_Run] = field(default_factory=list)
-    sides: dict[int, bytes] = field(default_factory=dict)
-    reused: bool = True
-
-
 class Tracker:
     """Tracks objects through ``frames`` (a range with step 1) of one video with one engine.
 
@@ -172,10 +127,16 @@ class Tracker:
                 if isinstance(step, TrackedFrame):
                     yield step
 
-    def steps(self, anchors: Mapping[int, Anchor], focus: int) -> Generator[TrackedFrame | Step, None, None]:
+    def steps(
+        self, anchors: Mapping[int, Anchor], focus: int, *, finish: bool = False
+    ) -> Generator[TrackedFrame | Step, None, None]:
         """Yield every frame of the range once: anchors first, then the frames nearest to ``focus`` as far as the order
         of propagation permits. In between comes a Step for each piece of work that finished no frame, so that a caller
         can stop, or let others have the device, after each frame computed.
+
+        finish: the finishing pass, when all of that is done. Frames between two anchors are computed once more with all
+        anchors as memory, not only those two, and a result takes the place of the one before where its quality is
+        higher. Frames that cannot gain are left out. What was finished so stays until the prompts around it change.
 
         Stop iterating at any time: what was computed is stored, and so is the state to go on from. Raises BadInput if
         an anchor is outside the reach or does not fit on the frame.
@@ -187,14 +148,24 @@ class Tracker:
         for frame in order:
             tracked = self._anchor(frame, anchors[frame])
             masks[frame], given[frame] = tracked.mask, tracked.quality
-            yield tracked if frame in self.frames else Step(frame, tracked.reused)
-        plan = self._plan({f: anchors[f].digest() for f in anchors}, masks, given)
+            if not finish:
+                yield tracked if frame in self.frames else Step(frame, tracked.reused)
+        digests = {f: anchors[f].digest() for f in anchors}
+
+        def key(origin: int, memory: tuple[int, ...]) -> str:
+            return self._run_key(origin, memory, digests)
+
+        plan = plan_runs(self.frames, masks, given, key, finish=finish)
         try:
             for target in sorted(plan, key=lambda f: (abs(f - focus), f)):
                 # The side with the longer way goes first: what it passes near its own anchor is finished by that, and
                 # then every step of the other side finishes a frame, the nearest to the focus first.
                 while (run := max(plan[target].runs, key=lambda r: r.steps_to(target))).steps_to(target):
-                    yield self._advance(run, plan.get(run.next_frame))
+                    due = plan.get(run.next_frame)
+                    step = self._advance(run, due)
+                    if due is not None and isinstance(step, TrackedFrame):
+                        step = self._better(anchors, step) if finish else self._finished(anchors, step)
+                    yield step
                     if run.done:
                         run.propagation = None
         finally:
@@ -211,18 +182,19 @@ class Tracker:
             bracket: tuple[int, ...] = (frame,)
             keys = [self._anchor_key(frame, anchors[frame])]
         else:
-            bracket = _bracket(anchors, frame)
+            bracket = bracket_of(anchors, frame)
             digests = {f: anchors[f].digest() for f in bracket}
-            keys = [f"{self._run_key(origin, bracket, digests)}/{frame}" for origin in _origins(bracket, frame)]
+            keys = [f"{self._run_key(origin, bracket, digests)}/{frame}" for origin in origins_of(bracket, frame)]
         blobs = [blob for key in keys if (blob := self._store.get(key)) is not None]
         if len(blobs) < len(keys):
             return None
-        result = _joined([unpack_frame(blob) for blob in blobs], frame, bracket)
-        return TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors, reused=True)
+        result = joined([unpack_frame(blob) for blob in blobs], frame, bracket)
+        tracked = TrackedFrame(frame, result.soft, result.quality, anchor=frame in anchors, reused=True)
+        return tracked if frame in anchors else self._finished(anchors, tracked)
 
     def decisions(self, anchors: Mapping[int, Anchor], frame: int) -> list[Decision]:
         """What refinement decided about a finished frame: up to one decision for each direction it was reached from."""
-        bracket = _bracket(anchors, frame) if frame not in anchors else ()
+        bracket = bracket_of(anchors, frame) if frame not in anchors else ()
         masks = {f: self._anchor(f, anchors[f]).mask for f in bracket}
         return self._journal.read(self._video.key, masks, frame) if masks else []
 
@@ -272,32 +244,29 @@ class Tracker:
         name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
 
-    def _plan(
-        self, digests: Mapping[int, str], masks: Mapping[int, Mask], given: Mapping[int, float]
-    ) -> dict[int, _Due]:
-        """The frames of the range that are no anchors, with the runs that they need.
+    def _finished_key(self, anchors: Mapping[int, Anchor], frame: int) -> str:
+        bracket = bracket_of(anchors, frame)
+        content = ",".join(f"{f}:{anchors[f].digest()}" for f in bracket)
+        name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        return f"finished/{self._video.key}/{self._engine_id}/{name}/{frame}"
 
-        A run goes no farther than it is needed. One from an anchor beyond the range begins there all the same.
-        """
-        plan: dict[int, _Due] = {}
-        for before, after in itertools.pairwise([None, *sorted(masks), None]):
-            bracket = tuple(f for f in (before, after) if f is not None)
-            start = self.frames.start if before is None else max(before + 1, self.frames.start)
-            stop = self.frames.stop if after is None else min(after, self.frames.stop)
-            origins = {f: _origins(bracket, f) for f in range(start, stop)}
-            for origin in bracket:
-                frames = [f for f in origins if origin in origins[f]]
-                if not frames:
-                    continue
-                ahead = origin == before
-                way = range(origin + 1, frames[-1] + 1) if ahead else range(origin - 1, frames[0] - 1, -1)
-                memory = {f: masks[f] for f in bracket}
-                run = _Run(origin, way, memory, self._run_key(origin, bracket, digests), given[origin])
-                for frame in frames:
-                    plan.setdefault(frame, _Due()).runs.append(run)
-        return plan
+    def _finished(self, anchors: Mapping[int, Anchor], tracked: TrackedFrame) -> TrackedFrame:
+        """The result of a finishing pass where there is one, else the frame as it is."""
+        blob = self._store.get(self._finished_key(anchors, tracked.frame))
+        if blob is None:
+            return tracked
+        result = unpack_frame(blob)
+        return replace(tracked, soft=result.soft, quality=result.quality)
 
-    def _advance(self, run: _Run, due: _Due | None) -> TrackedFrame | Step:
+    def _better(self, anchors: Mapping[int, Anchor], found: TrackedFrame) -> TrackedFrame:
+        """What the finishing pass found for a frame, or what was there before if that is no worse."""
+        before = self.stored(anchors, found.frame)
+        if before is not None and before.quality >= found.quality:
+            return before
+        self._store.put(self._finished_key(anchors, found.frame), pack_frame(Propagated(found.soft, found.quality)))
+        return found
+
+    def _advance(self, run: Run, due: Due | None) -> TrackedFrame | Step:
         """Take a run one frame further. due: what that frame waits for; None if it is outside the range."""
         frame = run.next_frame
         result: Propagated | None = None
@@ -319,10 +288,10 @@ class Tracker:
             return Step(frame, reused)
         results = [result if r is run and result else unpack_frame(due.sides[r.origin]) for r in due.runs]
         due.sides.clear()
-        result = _joined(results, frame, tuple(run.anchors))
+        result = joined(results, frame, due.bracket)
         return TrackedFrame(frame, result.soft, result.quality, anchor=False, reused=due.reused)
 
-    def _compute(self, run: _Run, frame: int) -> Propagated:
+    def _compute(self, run: Run, frame: int) -> Propagated:
         direction = run.frames.step
         propagation = run.propagation or self._begin(run, frame, direction)
         # A step that is cut short (an unreadable frame, Ctrl-C) leaves a state that fits no frame: never save that.
@@ -334,7 +303,7 @@ class Tracker:
                 run.propagation = propagation
                 return replace(result, quality=from_anchor(result.quality, run.given))
 
-    def _begin(self, run: _Run, frame: int, direction: int) -> Propagation:
+    def _begin(self, run: Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""
         propagator, reader = self._propagator, self._readers[direction]
         blob = self._store.get(f"{run.key}/state2/{direction}")
@@ -346,7 +315,7 @@ class Tracker:
         run.at = run.origin
         return propagator.begin(reader, run.anchors, run.origin)
 
-    def _save(self, run: _Run) -> None:
+    def _save(self, run: Run) -> None:
         """Store the run's state, unless the store has one from farther on (frames in between were lost and redone)."""
         direction = run.frames.step
         known = run.origin if run.saved is None else run.saved
@@ -363,25 +332,3 @@ def _prepared(engine: Engine, journal: Journal) -> Propagator:
         assert isinstance(engine.segmenter, Refiner)
         propagator = RefiningPropagator(propagator, engine.segmenter, engine.refine, journal)
     return propagator if engine.shots is None else ShotPropagator(propagator, engine.shots)
-
-
-def _bracket(anchors: Mapping[int, Anchor], frame: int) -> tuple[int, ...]:
-    """The anchors next to a frame that is not one: the last before it and the first after it, where there are any."""
-    before = [f for f in anchors if f < frame]
-    after = [f for f in anchors if f > frame]
-    return (*([max(before)] if before else []), *([min(after)] if after else []))
-
-
-def _origins(bracket: tuple[int, ...], frame: int) -> tuple[int, ...]:
-    """Those of the anchors around a frame from which it is reached by a run."""
-    if len(bracket) < 2:
-        return bracket
-    share = share_of_later(frame, *bracket)
-    return bracket if 0 < share < 1 else bracket[round(share) :][:1]
-
-
-def _joined(sides: list[Propagated], frame: int, bracket: tuple[int, ...]) -> Propagated:
-    """The result for a frame from what the runs of ``_origins`` made of it, in that order."""
-    if len(sides) == 1:
-        return sides[0]
-    return fuse(sides[0], sides[1], share_of_later(frame, *bracket))

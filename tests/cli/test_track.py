@@ -217,6 +217,25 @@ def test_the_same_call_again_computes_nothing_and_changes_nothing(tam, video, en
     assert re.search(rf": 0 computed in [0-9.]+ s, {FRAMES} known before", result.out)
 
 
+def test_a_finishing_pass_rewrites_the_masks_that_it_improves(tam, video, engine, tmp_path):
+    """With three prompts each span knows of one more. What comes of that is taken for better on every frame."""
+    engine.propagator.most_anchors = 3
+    prompts = [*CLICK, "--click", "0,6.5,12.5", "--click", "9,15.5,12.5"]
+    plain = tam("track", video, *prompts, "--out", tmp_path / "plain")
+    assert plain.code == 0, plain.err
+    assert "finishing pass" not in plain.out
+    before = {r["item_index"]: r["score"] for r in regions(tmp_path / "plain")}
+    engine.propagator.quality = 1.0
+    result = tam("track", video, *prompts, "--finish", "--out", tmp_path / "plain")
+    assert result.code == 0, result.err
+    [count] = re.findall(r"The finishing pass has improved (\d+) masks", result.out)
+    after = {r["item_index"]: r["score"] for r in regions(tmp_path / "plain")}
+    assert int(count) == sum(after[f] > before[f] for f in after) > FRAMES / 2
+    assert all(after[f] >= before[f] for f in after)
+    again = tam("track", video, *prompts, "--finish", "--out", tmp_path / "plain")
+    assert ": 0 computed in " in again.out
+
+
 def test_masks_that_were_deleted_come_back(tam, video, engine, tmp_path):
     call = ("track", video, *CLICK, "--out", tmp_path)
     tam(*call)

@@ -61,10 +61,9 @@ class Office:
         self.store = MemoryStore(50_000_000)
         self.folder = folder
 
-    def start(self) -> BackgroundJobs:
-        self.jobs = BackgroundJobs(
-            self.engine, self.store, self.table, self.turns, self.desk, self.folder / "background.lock"
-        )
+    def start(self, *, finish: bool = False) -> BackgroundJobs:
+        lock = self.folder / "background.lock"
+        self.jobs = BackgroundJobs(self.engine, self.store, self.table, self.turns, self.desk, lock, finish)
         return self.jobs
 
     def idle(self, seconds: float = 20.0) -> None:
@@ -122,6 +121,35 @@ def test_own_tasks_come_before_other_tasks_of_a_video(office):
         jobs.release(jobs.begin(track(2)))
     office.idle()
     assert order == [2, 5, 6]
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_corrected_object_is_finished_when_nothing_else_waits(office, computed):
+    """computed: by the request, so that only the finishing pass is left."""
+    jobs = office.start(finish=True)
+    order = []
+    office.desk.deliver = lambda t: order.append(t.work.task)
+    corrected = track(1)
+    corrected = replace(corrected, anchors=dict.fromkeys((0, 10, 20), corrected.anchors[0]))
+    with office.turns.request():
+        begun = jobs.begin(corrected)
+        for frame in corrected.frames if computed else ():
+            jobs.note(begun, frame)
+        jobs.release(begun)
+        jobs.release(jobs.begin(track(2)))
+    office.idle()
+    assert order == [2, 1]
+    with Tracker(office.engine, office.desk.open("v"), range(FRAMES), office.store) as tracker:
+        steps = len(office.engine.propagator.steps)
+        assert list(tracker.steps(corrected.anchors, 0, finish=True)), "the pass is in the store"
+        assert len(office.engine.propagator.steps) == steps
+
+
+def test_an_object_with_one_prompt_needs_no_finishing(office):
+    jobs = office.start(finish=True)
+    jobs.release(jobs.begin(track(1)))
+    office.idle()
+    assert len(office.engine.propagator.steps) == FRAMES - 1
 
 
 def test_a_new_prompt_supersedes_the_old_job(office):

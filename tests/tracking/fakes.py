@@ -126,14 +126,17 @@ class _Shift:
         self._owner.steps.append(frame)
         level = self._trace % 100
         soft = np.where(self._mask, 255 - level, level).astype(np.uint8)
-        return Propagated(soft=soft, quality=1 - level / 200)
+        return Propagated(soft=soft, quality=self._owner.quality or 1 - level / 200)
 
     def state(self) -> Mapping[str, np.ndarray]:
         return {"mask": self._mask, "trace": np.int64(self._trace)}
 
 
 class ShiftPropagator:
-    """``steps`` records the frames computed, ``begins`` where propagations began and whether from a state."""
+    """``steps`` records the frames computed, ``begins`` where propagations began and whether from a state.
+
+    most_anchors: how many may be memory. quality: of every mask, if it is not to depend on the mask's trace.
+    """
 
     name = "shift"
     state_every = STATE_EVERY
@@ -142,11 +145,13 @@ class ShiftPropagator:
         self.steps: list[int] = []
         self.begins: list[tuple[int, bool]] = []
         self.before_step: Callable[[int], None] = lambda frame: None
+        self.most_anchors = 2
+        self.quality = 0.0
 
     def begin(
         self, video: Any, anchors: Mapping[int, Mask], start: int, state: Mapping[str, Any] | None = None
     ) -> _Shift:
-        assert 1 <= len(anchors) <= 2
+        assert 1 <= len(anchors) <= self.most_anchors
         assert state is not None or start in anchors
         self.begins.append((start, state is not None))
         memory = sum((f + 1) * int(m.sum()) for f, m in anchors.items())
