@@ -241,7 +241,16 @@ def test_answers_follow_from_the_prompts_alone(given_points):
     assert cold.score == warm.score
 
 
-def test_a_further_click_computes_one_edit(monkeypatch):
+def test_any_number_of_clicks():
+    reader, masks = moving_disc(3)
+    rows, columns = np.nonzero(cv2.erode(masks[1].astype(np.uint8), np.ones((9, 9), np.uint8)))
+    clicks = tuple(Click(x + 0.5, y + 0.5) for x, y in list(zip(columns, rows, strict=True))[:400])
+    mask = EmbeddedSegmenter().segment(reader, 1, FramePrompts(clicks)).mask
+    assert all(mask[int(c.y), int(c.x)] for c in clicks)
+    assert iou(mask, masks[1]) > 0.8
+
+
+def test_a_further_click_computes_one_edit():
     reader, _ = moving_disc(4)
     segmenter = EmbeddedSegmenter()
     clicks = (Click(54, 61), Click(130, 20), Click(20, 100), Click(140, 100))
