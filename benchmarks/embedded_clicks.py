@@ -189,9 +189,9 @@ def print_ablation(data: Path, names: list[str], per: int, draws: int, still: bo
     variants = {"full": Cues()} | {f"no {cue.name}": Cues(**{cue.name: False}) for cue in fields(Cues)}
     means = {v: mean_of(rows) for v, rows in clicks_tables(data, names, variants, per, draws, still).items()}
     full = means.pop("full")
-    print_table("with all cues", {"full": full}, fine=("r",))
+    print_table("with all cues", {"full": full}, fine=("r",), mean=False)
     changes = {v: {n: mean[n] - full[n] for n in full if not n.startswith(("ms", "cpu"))} for v, mean in means.items()}
-    print_table("change", changes, fine=("r",))
+    print_table("change", changes, fine=("r",), mean=False)
 
 
 def main() -> None:

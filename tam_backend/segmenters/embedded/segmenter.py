@@ -23,6 +23,8 @@ from tam_backend.video.base import Reader
 FINE_RADIUS, FLAT = 5, 1e-4
 #: What n clicks leave of the error of one, on average: n to the power of minus this.
 CLICK_GAIN = 0.4
+#: So many clicks are gone back at once: far fewer than Python's limit of nested calls allows.
+DEPTH = 64
 #: IoU expected of a mask that a person corrects.
 PRIOR_EXPECTED = 0.8
 
@@ -59,6 +61,8 @@ class EmbeddedSegmenter:
             clicks = prompts.clicks
             first = next(i for i, c in enumerate(clicks) if c.positive)
             prompts = replace(prompts, clicks=(clicks[first], *clicks[:first], *clicks[first + 1 :]))
+        for count in range(DEPTH, len(prompts.clicks), DEPTH):  # an answer asks for the one before it, and that one...
+            self._answer(video, frame, replace(prompts, clicks=prompts.clicks[:count]), start)
         answer = self._answer(video, frame, prompts, start)
         if start.mask is not None and all(start.mask[int(c.y), int(c.x)] == c.positive for c in prompts.clicks):
             answer = self._refined(video, frame, prompts, start)
