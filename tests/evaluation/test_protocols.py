@@ -30,7 +30,7 @@ class Knowing:
         (paths,) = find_sequences(root).sequences
         self._sequence = load_sequence(paths)
 
-    def segment(self, video, frame, prompts) -> Segmentation:
+    def segment(self, video, frame, prompts, prior=None) -> Segmentation:
         truth = self._sequence.truth(frame)
         clicked = {int(truth[int(c.y), int(c.x)]) for c in prompts.clicks if c.positive} - {0}
         return Segmentation(np.isin(truth, list(clicked)), 1.0)
@@ -41,7 +41,7 @@ class Never:
 
     name = "never"
 
-    def segment(self, video, frame, prompts) -> Segmentation:
+    def segment(self, video, frame, prompts, prior=None) -> Segmentation:
         return Segmentation(np.zeros((video.height, video.width), bool), 0.0)
 
 
