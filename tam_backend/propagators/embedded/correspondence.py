@@ -146,7 +146,7 @@ class Correspondence:
     def project(self, lab: Image, geometry: Geometry) -> list[Projected]:
         """The probes on the frame that the chains have reached; lab: HxWx3 uint8 of it, at the working size.
 
-            Concentration is 0 where nothing there looks like the patch.
+        Concentration is 0 where nothing there looks like the patch.
         """
         reach = WINDOW + PATCH // 2
         padded = np.asarray(cv2.copyMakeBorder(lab, reach, reach, reach, reach, cv2.BORDER_REPLICATE), np.uint8)
