@@ -137,18 +137,18 @@ class XMemPropagation:
             return self._result(self._go_to(frame))
         if self._book is None:
             self._book = self._first_book()
-        taken: list[Propagated] = []
+        results: list[Propagated] = []  # the propagated mask, and what took its place
 
         def ask(seen: FrameEncoding, probability: Tensor) -> Tensor | None:
-            better = review(self._result(probability[1]), lambda: self._project(seen, frame))
+            results.append(self._result(probability[1]))
+            better = review(results[0], lambda: self._project(seen, frame))
             if better is None:
                 return None
-            taken.append(better)
+            results.append(better)
             share = better.soft.astype(np.float32) / np.float32(255)
             return to_plane(share, self._size, self._propagator.network.device)
 
-        probability = self._go_to(frame, ask)
-        result = taken[-1] if taken else self._result(probability)
+        probability, result = self._go_to(frame, ask), results[-1]
         assert self._core is not None
         number = self._core.remembered
         if number is not None and result.quality >= PROBE_QUALITY:
@@ -259,7 +259,7 @@ class XMemPropagation:
 
     def _drop(self) -> None:
         """Let go of everything that can be computed again."""
-        self._core = None
+        self._core = self._book = None
         self._propagator.frames.clear()
         release_memory(self._propagator.network.device)
 

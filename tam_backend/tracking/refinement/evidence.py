@@ -25,10 +25,9 @@ SCORE, STABILITY = 0.6, 0.8
 AGREEMENT = (0.5, 0.95)
 #: Area over that of the propagated mask.
 GROWTH = (0.65, 1.5)
-#: Share of all concentrated probes that may contradict the mask, also of those that contradicted the propagated mask
+#: Share of all concentrated probes that may contradict the mask, also of those that contradicted the propagated mask,
 #: and that the segmenter did not see. Where more do, memory shows something that neither mask is. Of all the figures
-#: here this one tells good from bad: on every test sequence, masks with fewer gained and masks with more lost, on
-#: average.
+#: here this one tells good from bad: on all test sequences, masks below it had gained, on average.
 CONTRADICTED = 0.05
 
 #: A pixel that the propagated mask did not have is claimed with no more than this: another object that is surer of it
