@@ -15,8 +15,6 @@ REACH = 128
 START, FALL, FIRM, LEAST_FALL = 0.88, 0.07, 8.0, 0.05
 #: How far the estimate of a single frame is believed; the rest is what is usual at its distance.
 BELIEF = 0.4
-#: The gain of the corrected frame itself is sure, that of the others is hoped for: so many times as much it counts.
-SURE = 2.0
 #: Candidates that are worked on at once, to keep memory small.
 _CHUNK = 256
 
@@ -25,8 +23,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """gain: by how much the sum of the qualities of all frames is expected to rise if ``frame`` is corrected; its own
-    rise counts ``SURE`` times."""
+    """gain: by how much the sum of the qualities of all frames is expected to rise if ``frame`` is corrected."""
 
     frame: int
     gain: float
@@ -110,7 +107,6 @@ def _gains(
         better = hope - windows[frames[part] - first]
         np.maximum(better, 0, out=better)
         # Nearer to the candidate than to the confirmed frames on either side.
-        better[:, REACH] *= SURE
         better *= (2 * way >= -before[part, None]) & (2 * way <= after[part, None])
         gains[part] = better.sum(axis=1, dtype=np.float64)
     return gains

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tam_backend.quality import review, suggest
-from tam_backend.quality.suggestion import BELIEF, FALL, FIRM, LEAST_FALL, REACH, START, SURE
+from tam_backend.quality.suggestion import BELIEF, FALL, FIRM, LEAST_FALL, REACH, START
 
 CURVES = st.dictionaries(st.integers(0, 400), st.floats(0, 1), min_size=1, max_size=80)
 
@@ -40,7 +40,7 @@ def slow_suggestion(quality, confirmed):
     for f in open_frames:
         before = max((c for c in confirmed if c < f), default=f - 4 * REACH)
         after = min((c for c in confirmed if c > f), default=f + 4 * REACH)
-        gains[f] = SURE * max(0.0, 1 - believed[f])
+        gains[f] = max(0.0, 1 - believed[f])
         for g in open_frames:
             nearer = 2 * (f - g) <= f - before if g < f else 2 * (g - f) <= after - f
             if g != f and abs(f - g) <= REACH and nearer:
