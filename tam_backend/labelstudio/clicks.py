@@ -19,7 +19,7 @@ from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObject, TaskObjects
 from tam_backend.labelstudio.prompts import PROMPT_TYPES, is_waiting
 from tam_backend.labelstudio.regions import check_regions, echo_prompt
-from tam_backend.labelstudio.requests import Ask, Json, made_by_hand, parse_asks
+from tam_backend.labelstudio.requests import Ask, Json, made_by_hand, newest_work, parse_asks
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
@@ -117,7 +117,9 @@ class ClickAnswers:
             try:
                 deadline = started + self._answer_seconds
                 regions = self._answers(asks, ticket, task, work, clip, reader, deadline)
-                for ask in self._left_behind(ticket, siblings, drafts, config):
+                left = self._left_behind(ticket, siblings, drafts, task, config, frames)
+                left += self._still_waiting([*asks, *left], siblings, task, config, frames)
+                for ask in left:
                     ticket.work = [*ticket.work, ask]
                     self._forget_dropped(work, [ask])
                     late = max(deadline, time.monotonic() + 1)
@@ -236,21 +238,65 @@ class ClickAnswers:
         return [r for r in regions if "score" not in r or untouched(r)]
 
     def _left_behind(
-        self, ticket: Ticket[Ask], siblings: list[Ticket[Ask]], drafts: Drafts, config: LabelConfig
+        self,
+        ticket: Ticket[Ask],
+        siblings: list[Ticket[Ask]],
+        drafts: Drafts,
+        task: Json,
+        config: LabelConfig,
+        frames: int,
     ) -> list[Ask]:
-        """What older requests of the same person asked for other objects: the page will drop the answers to those."""
-        taken: list[Ask] = []
-        for sibling in siblings:
+        """What older requests of the same person asked for other objects: the page will drop the answers to those.
+
+        Their prompts count, with the masks by hand that were saved since.
+        """
+        taken: dict[tuple[str, str], Ask] = {}
+        mine = {a.object for a in ticket.work}
+        for sibling in reversed(siblings):  # the newest request for an object has all of its prompts
             answered = sibling.answered_at is not None
             same = None if answered else same_draft(sibling, ticket)
             if same is None:
                 same = drafts.held_together(ticket.ids, sibling.ids, answered=answered)
             if same:
                 sibling.overtake()
-                mine = {a.object for a in (*ticket.work, *taken)}
-                left = [a for a in sibling.work if a.object not in mine and a.mask_control in config.masks]
-                taken += [replace(a, answered=answered) for a in left]
-        return taken
+                for ask in sibling.work:
+                    if ask.object not in mine and ask.mask_control in config.masks:
+                        taken.setdefault(
+                            ask.object, replace(self._read_again(ask, task, config, frames), answered=answered)
+                        )
+        return list(taken.values())
+
+    @staticmethod
+    def _read_again(ask: Ask, task: Json, config: LabelConfig, frames: int) -> Ask:
+        """The same prompts with the masks that the task has now."""
+        prompts = [p.region for p in ask.prompts if not p.merged]
+        try:
+            found = [a for a in parse_asks(task, {"result": prompts}, config, frames) if a.object == ask.object]
+        except BadInput:  # what was saved meanwhile cannot be read
+            return ask
+        return found[0] if found else ask
+
+    def _still_waiting(
+        self, taken: list[Ask], siblings: list[Ticket[Ask]], task: Json, config: LabelConfig, frames: int
+    ) -> list[Ask]:
+        """What the person asked for other objects and never got, because the answer was lost or the server restarted:
+        the page drops the prompts that still wait for it unless they are in this answer."""
+        known = frozenset[str]().union(*(t.ids for t in siblings))
+        saved = newest_work(task, frozenset[str]().union(*(a.ids for a in taken)))
+        prompts = [r for r in saved.regions if r.get("type") in PROMPT_TYPES] if saved.certain else []
+        if not any(is_waiting(r) and r.get("id") not in known for r in prompts):
+            return []
+        try:
+            asks = parse_asks(task, {"result": prompts}, config, frames)
+        except BadInput as e:
+            log.info("task %s: points that wait for an answer cannot be read: %s", task.get("id"), e)
+            return []
+        mine = {a.object for a in taken}
+        return [
+            replace(a, answered=True)  # the page may show masks of it from before
+            for a in asks
+            if a.object not in mine and any(p.id not in known for p in a.new_prompts)
+        ]
 
     def _answers(
         self, asks: list[Ask], ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, deadline: float

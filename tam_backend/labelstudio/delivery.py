@@ -255,6 +255,8 @@ class Deliveries:
         self, draft: Json, work: Work, clip: Clip, config: LabelConfig, client: Client, left_alone: float
     ) -> bool:
         seen = {"drafts": [draft]}
+        # Someone who works on it may have made prompts whose request knows better what the page showed before them.
+        alone = self._idle_seconds(draft, work, client) >= left_alone
         prompts = [r for r in draft["result"] if r.get("type") in PROMPT_TYPES]
         asks = parse_asks(seen, {"result": prompts}, config, len(clip.frames))
         regions: dict[str, Json] = {}
@@ -263,7 +265,7 @@ class Deliveries:
         try:
             with self._objects.tracker(clip, reader) as tracker:
                 for ask in asks:
-                    target = self._objects.prepare(ask, seen, clip, reader, work, tracker)
+                    target = self._objects.prepare(ask, seen, clip, reader, work, tracker, remember=alone)
                     target = replace(target, unsure=frozenset())  # here it is the draft that counts, not the page
                     for region in self._objects.finished(target, tracker):
                         regions[region["id"]] = region
@@ -274,7 +276,7 @@ class Deliveries:
             reader.close()
         if not regions:
             return False
-        if self._idle_seconds(draft, work, client) < left_alone:
+        if not alone or self._idle_seconds(draft, work, client) < left_alone:
             return True
         check_regions(regions.values(), config, len(clip.frames))
         # Read once more: the time between this and writing is all that another save could fall into.

@@ -39,6 +39,16 @@ class TaskObject:
     unsure: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What became of the masks that were sent before (item_index). deleted, unsure: see TaskObject. shown: frames on
+    which the page shows a mask of ours, as far as the saved work tells."""
+
+    deleted: frozenset[int]
+    unsure: frozenset[int]
+    shown: frozenset[int]
+
+
 class TaskObjects:
     """Makes them. Thread-safe."""
 
@@ -55,16 +65,21 @@ class TaskObjects:
         """A tracker of the clip's frames that takes anchors from anywhere in the video; the caller closes it."""
         return Tracker(self._engine, reader, clip.frames, self._store, range(len(reader)))
 
-    def prepare(self, ask: Ask, task: Json, clip: Clip, reader: Reader, work: Work, tracker: Tracker) -> TaskObject:
-        """Read what a person decided on. task: as in the request, with drafts and annotations. Raises BadInput."""
+    def prepare(
+        self, ask: Ask, task: Json, clip: Clip, reader: Reader, work: Work, tracker: Tracker, *, remember: bool = True
+    ) -> TaskObject:
+        """Read what a person decided on. task: as in the request, with drafts and annotations. Raises BadInput.
+
+        remember: keep what the page showed before the first prompts of a frame for all requests to come.
+        """
         for prompt in ask.prompts:
             check_size(prompt.region, reader.height, reader.width, f"the point or box {prompt.id!r}")
+        sent = self._sent_before(ask, task, work)
         anchors = self._inherited.get(work, *ask.object, ask.ids, corrects=bool(ask.ours))
         anchors = {f: a for f, a in anchors.items() if f not in clip.frames} | self._anchors(
-            ask, clip, reader, work, tracker
+            ask, clip, reader, work, tracker, sent.shown, remember
         )
-        deleted, unsure = self._sent_before(ask, task, work)
-        return TaskObject(ask, clip, work, anchors, deleted, unsure)
+        return TaskObject(ask, clip, work, anchors, sent.deleted, sent.unsure)
 
     def region(self, target: TaskObject, tracked: TrackedFrame) -> Json | None:
         """The region to send for a frame; None if a person's own mask is there, or nothing would change."""
@@ -93,28 +108,39 @@ class TaskObjects:
     def meta(self, tracked: TrackedFrame) -> Json:
         return quality_note(self._engine.name, tracked.frame, tracked.quality)
 
-    def _sent_before(self, ask: Ask, task: Json, work: Work) -> tuple[frozenset[int], frozenset[int]]:
-        """(deleted, unsure): see TaskObject.
+    def _sent_before(self, ask: Ask, task: Json, work: Work) -> _Sent:
+        """A mask that arrived on the page and is not in the work saved after that was deleted by the person.
 
-        A mask that arrived on the page and is not in the work saved after that was deleted by the person.
+        An object of which nothing is left was removed as a whole: what is asked now is a new one under its label.
         """
+        if not ask.continued and not ask.taken:
+            return _Sent(frozenset(), frozenset(), frozenset())
         saved = newest_work(task, ask.ids)
         answered = {r.get("id") for r in saved.regions if not is_waiting(r)}
         brought = {m.get("batch") for r in saved.regions if isinstance(m := r.get("meta"), dict)}
-        here = ask.ours.keys() | ask.by_hand.keys() | ask.taken | {p.frame for p in ask.new_prompts}
-        deleted: set[int] = set()
+        here = ask.ours.keys() | ask.by_hand.keys() | ask.taken
+        sent: set[int] = set()
+        missing: set[int] = set()
         unsure: set[int] = set()
         for batch in self._log.batches(work, *ask.object):
             kind, _, name = batch.marker.partition(":")
             arrived = name in answered if kind == "prompt" else batch.marker in brought
+            if arrived or (kind == "prompt" and name in ask.ids):  # it may be on its way into the saved work
+                sent |= batch.frames
             if arrived:
-                deleted |= batch.frames - here
+                missing |= batch.frames - here
             if batch.saved and batch.saved == saved.version:
                 unsure |= batch.frames
-        return frozenset(deleted), frozenset(unsure)
+        asked = {p.frame for p in ask.new_prompts}  # a click on a frame says that the object is there
+        return _Sent(frozenset(missing - asked), frozenset(unsure), frozenset(sent - missing | ask.ours.keys()))
 
-    def _anchors(self, ask: Ask, clip: Clip, reader: Reader, work: Work, tracker: Tracker) -> dict[int, Anchor]:
-        """What the person decided, frame of the video -> anchor: their own masks, and their prompts elsewhere."""
+    def _anchors(
+        self, ask: Ask, clip: Clip, reader: Reader, work: Work, tracker: Tracker, shown: frozenset[int], remember: bool
+    ) -> dict[int, Anchor]:
+        """What the person decided, frame of the video -> anchor: their own masks, and their prompts elsewhere.
+
+        shown: see ``_Sent``. remember: see ``prepare``.
+        """
         height, width = reader.height, reader.width
         anchors: dict[int, Anchor] = {}
         for index, regions in ask.by_hand.items():
@@ -126,8 +152,10 @@ class TaskObjects:
             if asked.prompts.box is None:  # a box says by itself where the object is
                 known, prior = self._seen.get(work, asked.first)
                 if not known:
-                    prior = self._shown(ask, index, frame, anchors, tracker, height, width)
-                    self._seen.set(work, asked.first, prior)
+                    if index in shown:
+                        prior = self._shown(ask, index, frame, anchors, tracker, height, width)
+                    if remember:
+                        self._seen.set(work, asked.first, prior)
             if asked.prompts.locates or prior is not None:
                 anchors[frame] = Anchor(asked.prompts, prior)
         return anchors
