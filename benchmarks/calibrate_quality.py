@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,8 @@ from scipy.stats import rankdata, spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from calibration_videos import Thinned, Twins
+
 from tam_backend.engines import Engine, load_engine
 from tam_backend.evaluation.datasets import Sequence, load_sequence
 from tam_backend.evaluation.layouts import find_sequences
@@ -47,14 +48,13 @@ from tam_backend.propagators.base import SOFT_THRESHOLD
 from tam_backend.propagators.embedded.assessment import Assessment
 from tam_backend.quality import NEEDS_A_LOOK, PARTS, Calibration, agreement
 from tam_backend.quality.calibration import parse_calibration
-from tam_backend.video.base import Frame, Reader
+from tam_backend.video.base import Reader
 
 TARGET = Path(__file__).resolve().parents[1] / "tam_backend" / "quality" / "embedded.json"
 #: Held down: weights of the standardised parts.
 RIDGE = 0.02
-#: What the weights are held to where the data say little, 0 for the others: in these sequences, next to no object is
-#: found again after its mask was empty.
-EXPECTED = {"lost": 0.5}
+#: What a mask of a scene with twins counts: such scenes are rarer than others, and made up.
+TWINS_COUNT = 0.25
 #: Set by hand: all empty masks of these sequences are wrong, because all objects are there on all frames.
 EMPTY, EMPTY_KNOWN = 0.3, 0.8
 #: Videos: as they are; every n-th frame only, so n times as fast; with a twin of the object.
@@ -90,67 +90,6 @@ class Pair:
     agreement: float
     share: float
     iou: float
-
-
-class Thinned:
-    """Every n-th frame of a video."""
-
-    def __init__(self, video: Reader, step: int) -> None:
-        self._video, self._step = video, step
-        self.key = f"{video.key}/{step}"
-        self.height, self.width, self.fps = video.height, video.width, video.fps
-
-    def __len__(self) -> int:
-        return -(-len(self._video) // self._step)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._video[index * self._step]
-
-    def clone(self) -> Thinned:
-        return Thinned(self._video.clone(), self._step)
-
-
-class Twins:
-    """A video at half its size in which the object has a twin that crosses its way and passes in front of it.
-
-    The twin is the object at the same time before the end, moved from one side of the object to the other. So masks
-    have something like the object to drift to, which sequences with one object lack.
-    """
-
-    def __init__(self, video: Reader, truth: list[Mask]) -> None:
-        self._video = video
-        self.key = f"{video.key}/twins"
-        self.height, self.width, self.fps = video.height // 2, video.width // 2, video.fps
-        self._own = [self._half(m.astype(np.uint8)) > 0 for m in truth]
-        self._reach = 1.5 * float(np.median([np.count_nonzero(m.any(axis=0)) for m in self._own]))
-
-    def __len__(self) -> int:
-        return len(self._video)
-
-    def __getitem__(self, index: int) -> Frame:
-        frame, (twin, other) = self._half(self._video[index]), self._twin(index)
-        frame[twin] = self._shifted(self._half(self._video[other]), index)[twin]
-        return frame
-
-    def truth(self, index: int) -> Mask:
-        return self._own[index] & ~self._twin(index)[0]
-
-    def clone(self) -> Twins:
-        copy = object.__new__(Twins)
-        copy.__dict__ = self.__dict__ | {"_video": self._video.clone()}
-        return copy
-
-    def _twin(self, index: int) -> tuple[Mask, int]:
-        other = len(self) - 1 - index
-        return self._shifted(self._own[other].astype(np.uint8), index) > 0, other
-
-    def _shifted(self, image: Frame, index: int) -> Frame:
-        across = self._reach * math.cos(math.pi * index / (len(self) - 1))
-        move = np.array([[1, 0, across], [0, 1, 0]], np.float32)
-        return np.asarray(cv2.warpAffine(image, move, (self.width, self.height), flags=cv2.INTER_NEAREST), np.uint8)
-
-    def _half(self, image: Frame) -> Frame:
-        return np.asarray(cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,16 +192,16 @@ def fit(samples: list[Sample]) -> tuple[float, dict[str, float], float]:
     x = np.array([[*s.parts, 1 - s.given] for s in samples])
     iou = np.array([s.iou for s in samples])
     weight = balanced([s.object for s in samples])
-    scale = np.maximum(x.std(axis=0), 0.05)  # a part that next to never occurs is held to what is expected all the same
-    expected = np.array([EXPECTED.get(n, 0.0) for n in (*PARTS, "given")])
+    weight *= [TWINS_COUNT if s.run.endswith(" twins") else 1.0 for s in samples]
+    weight /= weight.sum()
+    scale = np.maximum(x.std(axis=0), 0.05)
     z = x / scale
 
     def loss(theta: Array) -> tuple[float, Array]:
         logit = theta[0] - z @ theta[1:]
-        off = theta[1:] - expected * scale
-        value = float(weight @ (np.logaddexp(0, logit) - iou * logit) + RIDGE * np.sum(off**2))
+        value = float(weight @ (np.logaddexp(0, logit) - iou * logit) + RIDGE * np.sum(theta[1:] ** 2))
         slope = weight * (sigmoid(logit) - iou)
-        return value, np.concatenate([[slope.sum()], -(z.T @ slope) + 2 * RIDGE * off])
+        return value, np.concatenate([[slope.sum()], -(z.T @ slope) + 2 * RIDGE * theta[1:]])
 
     start = np.concatenate([[2.0], np.full(x.shape[1], 0.1)])
     bounds = [(None, None)] + [(0, None)] * x.shape[1]
@@ -412,8 +351,10 @@ def main() -> None:
     samples, pairs = gather([load_sequence(found[n]) for n in names], arguments.keep)
     figure, fused = leave_out(samples, pairs)
     report("each sequence by numbers fitted to the others", samples, figure)
-    hand = [i for i, s in enumerate(samples) if s.given == 1]
-    report("the same without masks from clicks", [samples[i] for i in hand], figure[hand])
+    real = [i for i, s in enumerate(samples) if not s.run.endswith(" twins")]
+    report("the same without twins", [samples[i] for i in real], figure[real])
+    hand = [i for i in real if samples[i].given == 1]
+    report("the same without twins and without masks from clicks", [samples[i] for i in hand], figure[hand])
     iou = np.array([p.iou for p in pairs])
     print(f"\nbetween two anchors, from both sides: {len(pairs)} masks, AUROC {auroc(fused, iou):.3f}, "
           f"off by {100 * np.abs(fused - iou).mean():.1f}")  # fmt: skip

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 #: A correction is expected to help no farther than this, frames.
 REACH = 128
-#: Quality that is expected ``d`` frames from a correction, before a video has shown its own: START x exp(-d / FALL).
-START, FALL = 0.9, 100.0
-#: What is expected counts as much as this many frames that were seen at that distance.
-FIRM = 4.0
+#: Quality to expect ``d`` frames from a confirmed frame, before a video has shown its own: START - FALL x log(d).
+#: That counts as much as FIRM frames that were seen (the slope 4 times as much), and no slope is below LEAST_FALL.
+START, FALL, FIRM, LEAST_FALL = 0.88, 0.07, 8.0, 0.05
+#: How far the estimate of a single frame is believed; the rest is what is usual at its distance.
+BELIEF = 0.4
 #: Candidates that are worked on at once, to keep memory small.
 _CHUNK = 256
 
@@ -36,33 +37,45 @@ def suggest(quality: Mapping[int, float], confirmed: Collection[int]) -> Suggest
 
     A correction takes over the frames that are nearer to it than to any confirmed frame. There quality is expected to
     rise to what is usual at that distance from a confirmed frame, which is learned from the masks that there are
-    (``expected_quality``), and to stay where it is better already. The corrected frame itself will be right. So frames
-    are suggested that are poor, that have poor frames around them, and that are far from confirmed ones; but not those
-    in whose like confirmed frames have not helped their neighbours.
+    (``Usual``), and to stay where it is better already. The corrected frame itself will be right. The estimate of a
+    frame counts only in part, because it errs: the other part is what is usual at its distance. So frames are suggested
+    that are poor, that have poor frames around them, and that are far from confirmed ones.
     """
     fixed = np.array(sorted(confirmed), np.int64)
     frames = np.array(sorted(quality.keys() - set(confirmed)), np.int64)
     if not len(frames):
         return None
-    values = np.array([quality[f] for f in frames.tolist()])
+    values = np.array([quality[f] for f in frames.tolist()], np.float64)
     before, after = _distances(frames, fixed)
-    gains = _gains(frames, values, before, after, expected_quality(values, np.minimum(before, after)))
+    distance = np.minimum(before, after)
+    usual = Usual.learn(values, distance)
+    believed = BELIEF * values + (1 - BELIEF) * usual.at(distance)
+    gains = _gains(frames, believed, before, after, usual.at(np.arange(REACH + 1)))
     # Rounded, so that the order of a sum decides nothing between equals.
     best = int(np.argmax(np.round(gains, 9)))
     return Suggestion(int(frames[best]), float(gains[best]))
 
 
-def expected_quality(values: Array, distance: npt.NDArray[np.int64]) -> Array:
-    """The quality to expect 0 to REACH frames from a confirmed frame: REACH + 1 numbers that do not rise.
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """Quality by distance from the nearest confirmed frame: start - fall x log(frames), and 0 at least."""
 
-    values, distance: of the frames that are not confirmed, quality and frames to the nearest confirmed one.
-    """
-    usual = START * np.exp(-np.arange(REACH + 1) / FALL)
-    at = np.minimum(distance, REACH)
-    count = np.bincount(at, minlength=REACH + 1)
-    seen = np.bincount(at, values, minlength=REACH + 1)
-    expected = (seen + FIRM * usual) / (count + FIRM)
-    return np.asarray(np.minimum.accumulate(expected))
+    start: float
+    fall: float
+
+    @staticmethod
+    def learn(values: Array, distance: npt.NDArray[np.int64]) -> Usual:
+        """From the frames that are not confirmed, qualities and distances in frames: least squares, held to what is
+        expected of any video."""
+        way = np.log(distance)
+        off = values - (START - FALL * way)
+        sums = np.array([[len(way) + FIRM, -way.sum()], [-way.sum(), (way * way).sum() + 4 * FIRM]])
+        start, fall = np.linalg.solve(sums, np.array([off.sum(), -(way * off).sum()]))
+        return Usual(START + float(start), max(FALL + float(fall), LEAST_FALL))
+
+    def at(self, distance: npt.NDArray[np.int64]) -> Array:
+        """Qualities at distances in frames; at 0 as at 1."""
+        return np.asarray(np.maximum(self.start - self.fall * np.log(np.maximum(distance, 1)), 0.0))
 
 
 def _distances(

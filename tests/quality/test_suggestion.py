@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tam_backend.quality import review, suggest
-from tam_backend.quality.suggestion import FALL, FIRM, REACH, START
+from tam_backend.quality.suggestion import BELIEF, FALL, FIRM, LEAST_FALL, REACH, START
 
 CURVES = st.dictionaries(st.integers(0, 400), st.floats(0, 1), min_size=1, max_size=80)
 
@@ -24,21 +24,27 @@ def slow_suggestion(quality, confirmed):
     def way(frame):
         return min((abs(frame - c) for c in confirmed), default=4 * REACH)
 
-    expected = []
-    for distance in range(REACH + 1):
-        seen = [quality[f] for f in open_frames if min(way(f), REACH) == distance]
-        usual = START * np.exp(-distance / FALL)
-        value = (sum(seen) + FIRM * usual) / (len(seen) + FIRM)
-        expected.append(min([value, *expected[-1:]]))
+    # Ridge regression by least squares on the frames and on eight more that say what is expected, and four times as
+    # firmly of the slope.
+    ways = [np.log(way(f)) for f in open_frames]
+    rows = [[1, -w] for w in ways] + [[FIRM**0.5, 0], [0, (4 * FIRM) ** 0.5]]
+    aims = [quality[f] for f in open_frames] + [FIRM**0.5 * START, (4 * FIRM) ** 0.5 * FALL]
+    start, fall = np.linalg.lstsq(np.array(rows), np.array(aims), rcond=None)[0]
+    fall = max(fall, LEAST_FALL)
+
+    def usual(distance):
+        return max(0.0, start - fall * np.log(max(distance, 1)))
+
+    believed = {f: BELIEF * quality[f] + (1 - BELIEF) * usual(way(f)) for f in open_frames}
     gains = {}
     for f in open_frames:
         before = max((c for c in confirmed if c < f), default=f - 4 * REACH)
         after = min((c for c in confirmed if c > f), default=f + 4 * REACH)
-        gains[f] = 1 - quality[f]
+        gains[f] = max(0.0, 1 - believed[f])
         for g in open_frames:
             nearer = 2 * (f - g) <= f - before if g < f else 2 * (g - f) <= after - f
             if g != f and abs(f - g) <= REACH and nearer:
-                gains[f] += max(0.0, expected[abs(f - g)] - quality[g])
+                gains[f] += max(0.0, usual(abs(f - g)) - believed[g])
     return gains
 
 
@@ -56,13 +62,18 @@ def test_it_is_what_the_slow_rule_gives(quality, confirmed):
 
 
 def test_equals_go_to_the_earlier_frame():
-    assert suggest(dict.fromkeys(range(10), 1.0), []).frame == 0
-    assert suggest({0: 1.0, 1: 0.5, 2: 1.0, 3: 0.5, 4: 1.0}, [0, 2, 4]).frame == 1
+    assert suggest(dict.fromkeys(range(9), 0.5), [4]).frame < 4
+    assert suggest({1: 0.5, 5: 0.5}, [0, 2, 4, 6]).frame == 1
 
 
 def test_a_poor_stretch_beats_a_poorer_single_frame():
     quality = dict.fromkeys(range(100), 0.9) | {10: 0.1} | dict.fromkeys(range(60, 80), 0.4)
     assert 60 <= suggest(quality, [0, 50, 99]).frame < 80
+
+
+def test_of_two_equal_gaps_the_poor_one_comes_first():
+    good, poor = dict.fromkeys(range(1, 40), 0.9), dict.fromkeys(range(41, 80), 0.5)
+    assert suggest(good | poor, [0, 40, 80]).frame > 40
 
 
 def test_where_all_is_alike_the_longest_gap_comes_first():
@@ -71,8 +82,12 @@ def test_where_all_is_alike_the_longest_gap_comes_first():
     assert 60 <= frame <= 90
 
 
-def test_what_is_right_already_is_not_worth_anything():
-    assert suggest(dict.fromkeys(range(50), 1.0), [0]).gain == 0.0
+def test_one_confirmed_frame_after_the_other_spreads_out():
+    confirmed = [0]
+    for _ in range(6):
+        confirmed.append(suggest(dict.fromkeys(range(100), 0.7), confirmed).frame)
+    gaps = np.diff(sorted(confirmed))
+    assert gaps.min() >= 8
 
 
 def test_frames_without_masks_do_not_count():

@@ -117,7 +117,8 @@ class XMemPropagation:
 
     def step(self, frame: int, review: Review | None = None) -> Propagated:
         """See ``Propagation``. The quality is the mean certainty |2p - 1| of the pixels of the mask, p being their
-        probability; where the mask is empty, that of the pixel most like the object. Not calibrated yet."""
+        probability; where the mask is empty, that of the pixel most like the object. It is a rule
+        of thumb and no estimate of the IoU: no trained weights were at hand to calibrate it with."""
         if self._absent:
             self._last = frame
             return Propagated(np.zeros((self._video.height, self._video.width), np.uint8), 1.0)
