@@ -182,7 +182,9 @@ def _squared(vectors: Array) -> Array:
     return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
 
 
-def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+def dense_flow(
+    a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+) -> npt.NDArray[np.float16]:
     """From ``a`` to ``b``, hxw uint8 each; hxwx2, pixels.
 
     Dense inverse search (Kroeger et al., ECCV 2016) at its medium preset; the fast one costs several points."""
@@ -191,5 +193,5 @@ def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArra
     if bottom or right:
         a, b = (np.pad(i, ((0, bottom), (0, right)), mode="edge") for i in (a, b))
     # An instance has buffers of its own and is not thread-safe; making one costs microseconds.
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)  # type: ignore[call-overload]
+    flow = cv2.DISOpticalFlow.create(preset).calc(a, b, None)  # type: ignore[call-overload]
     return flow[:height, :width].astype(np.float16)

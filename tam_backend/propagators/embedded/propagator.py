@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
 from tam_backend.features.colour import ColourModel
-from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
+from tam_backend.features.filters import sigmoid, signed_distance, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
+from tam_backend.propagators.embedded.edges import snap
 from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
 from tam_backend.video.base import Reader
@@ -158,7 +159,7 @@ class EmbeddedPropagation:
         inner = window(moved, REACH + 2 * RADIUS)
         values = np.where(near, sigmoid(evidence), 0).astype(np.float32)[inner]
         lab = self._features.lab(self._video, self._last)[part][inner]
-        smooth = guided_filter(unit(lab), values, RADIUS, FLAT)
+        smooth = snap(lab, values, RADIUS, FLAT)
         self._soft[part][inner] = np.rint(np.where(near[inner], 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
         return part
 
