@@ -151,7 +151,7 @@ CUES: Mapping[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "motion against the camera": without(propagator, _motion_evidence=lambda speed, depth: 0.0),
     "colours of the anchors": without(propagator, COLOUR_WEIGHT=0.0),
     "recall of the first frame": without(propagator, RECALL_WEIGHT=0.0, RECALL_CERTAIN=0.0),
-    "edges of the image": without(propagator, guided_filter=lambda guide, values, radius, eps: values),
+    "edges of the image": without(propagator, snap=lambda image, values, radius, flat: values),
     "search for what was lost": without(sighting, SEARCH_FRAMES=-1),
     "fusion from both sides": without(tracker, share_of_later=nearest_only),
 }

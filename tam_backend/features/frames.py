@@ -24,10 +24,6 @@ PASSING_BYTES = 32 * 1024 * 1024
 MIN_DIS_SIDE = 64
 
 
-#: Computes one of the two directions of a flow; OpenCV lets other threads run meanwhile.
-_helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowPair:
     """Dense flow between two frames, both ways. Each hxwx2 float16, in pixels of the flow's size.
@@ -49,7 +45,7 @@ class Arrival:
     """Where the pixels of a frame come from. All at the working size.
 
     back: HxWx2 float32, a pixel x was at ``x + back[x]``. consistent: HxW float32 in [0, 1], how well the flow there
-    and back agree. longest: pixels, the longest of ``back``.
+    and back agree.
     """
 
     back: Array
@@ -71,6 +67,7 @@ class FrameFeatures:
     def __init__(self, store: FeatureStore | None = None, passing: FeatureStore | None = None) -> None:
         self.store = store if store is not None else FeatureStore()
         self.passing = passing if passing is not None else FeatureStore(min(PASSING_BYTES, self.store.max_bytes))
+        self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
@@ -164,7 +161,7 @@ class FrameFeatures:
             a, b = self.gray(video, first), self.gray(video, second)
             if cv2.getNumThreads() == 1:
                 return FlowPair(dense_flow(a, b), dense_flow(b, a))
-            back = _helper.submit(dense_flow, b, a)  # OpenCV's own threads leave the second core idle half of the time
+            back = self._helper.submit(dense_flow, b, a)  # OpenCV lets the other thread run meanwhile
             return FlowPair(dense_flow(a, b), back.result())
 
         return self.store.get((video.key, "flow", first, second), compute)
@@ -182,14 +179,17 @@ def _squared(vectors: Array) -> Array:
     return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
 
 
-def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-    """From ``a`` to ``b``, hxw uint8 each; hxwx2, pixels.
+def dense_flow(
+    a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+) -> npt.NDArray[np.float16]:
+    """From ``a`` to ``b``, hxw uint8 each: hxwx2, pixels.
 
-    Dense inverse search (Kroeger et al., ECCV 2016) at its medium preset; the fast one costs several points."""
+    Dense inverse search (Kroeger et al., ECCV 2016). Between neighbouring frames the fast preset costs several points.
+    """
     height, width = a.shape
     bottom, right = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
     if bottom or right:
         a, b = (np.pad(i, ((0, bottom), (0, right)), mode="edge") for i in (a, b))
     # An instance has buffers of its own and is not thread-safe; making one costs microseconds.
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)  # type: ignore[call-overload]
+    flow = cv2.DISOpticalFlow.create(preset).calc(a, b, None)  # type: ignore[call-overload]
     return flow[:height, :width].astype(np.float16)

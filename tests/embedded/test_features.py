@@ -3,6 +3,7 @@ import sys
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from tam_backend.features import CameraMotion, FeatureStore, FrameFeatures, Geom
 from tam_backend.features.colour import ColourModel, colour_bins
 from tam_backend.features.filters import guided_filter, signed_distance
 
-from .scenes import ArrayReader, moving_disc
+from .scenes import RED, ArrayReader, Disc, moving_disc, scene
 
 
 def test_store_never_holds_more_than_its_bound_and_drops_the_least_recently_used():
@@ -172,3 +173,55 @@ def test_no_torch_and_no_engine_before_it_is_asked_for():
         "e.load_engine('embedded'); assert 'torch' not in sys.modules; assert 'tam_backend.features' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestShared:
+    """What the objects of a frame share."""
+
+    def test_colour_bins_are_those_of_the_definition(self):
+        lab = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
+        lightness, a, b = (lab[..., i].astype(int) for i in range(3))
+        chroma = [np.clip((c - 64) // 4, 0, 31) for c in (a, b)]
+        bins = colour_bins(lab)
+        assert bins.dtype == np.uint16
+        assert np.array_equal(bins, (lightness // 16) * 1024 + chroma[0] * 32 + chroma[1])
+
+    @pytest.mark.parametrize("size", [(120, 160), (240, 320)])
+    def test_arrival_is_the_flow_at_the_working_size(self, size):
+        scale = size[0] // 120
+        reader, (masks,) = scene(*size, 3, [Disc(lambda t: (scale * (60 + 4 * t), scale * 60), scale * 20, RED)])
+        arrival = FrameFeatures().arrival(reader, 0, 1)
+        assert arrival.back.shape == (*size, 2)
+        middle = slice(55 * scale, 65 * scale), slice(59 * scale, 69 * scale)
+        assert np.allclose(arrival.back[middle].mean(axis=(0, 1)), (-4 * scale, 0), atol=0.3)
+        assert arrival.consistent[middle].min() > 0.8
+        uncovered = masks[0] & ~masks[1]  # what comes out from behind the disc was nowhere before
+        assert arrival.consistent[uncovered].mean() < 0.8
+
+    def test_one_thread_or_two_make_no_difference(self):
+        reader, _ = scene(240, 320, 2, [Disc(lambda t: (100 + 6 * t, 90), 40, RED)])
+        threads, flows = cv2.getNumThreads(), []
+        try:
+            for count in (1, 2):
+                cv2.setNumThreads(count)
+                flows.append([FrameFeatures().flow(reader, *pair) for pair in ((0, 1), (1, 0))])
+        finally:
+            cv2.setNumThreads(threads)
+        assert all(np.array_equal(a, b) for a, b in zip(*flows, strict=True))
+
+    def test_shared_features_are_not_to_be_changed(self):
+        reader, _ = scene(64, 80, 2, [Disc(lambda t: (40 + t, 30), 10, RED)])
+        features = FrameFeatures()
+        for shared in (features.lab(reader, 0), features.flow(reader, 0, 1)):
+            with pytest.raises(ValueError, match="read-only"):
+                shared[0] = 0
+
+    def test_both_caches_keep_to_their_bounds(self):
+        reader, _ = scene(120, 160, 12, [Disc(lambda t: (40 + 3 * t, 60), 15, RED)])
+        features = FrameFeatures(FeatureStore(600_000), FeatureStore(1_000_000))
+        for frame in range(1, 11):
+            features.arrival(reader, frame - 1, frame)
+            features.speed(reader, frame)
+            features.bins(reader, frame)
+        assert 0 < features.store.nbytes <= 600_000
+        assert 0 < features.passing.nbytes <= 1_000_000

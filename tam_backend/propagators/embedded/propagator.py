@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
 from tam_backend.features.colour import ColourModel
-from tam_backend.features.filters import guided_filter, sigmoid, signed_distance, unit, window
+from tam_backend.features.filters import sigmoid, unit, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
 from tam_backend.propagators.embedded.assessment import Assessment
 from tam_backend.propagators.embedded.correspondence import Correspondence
+from tam_backend.propagators.embedded.edges import snap
 from tam_backend.propagators.embedded.newshot import appearance, find_in_shot
 from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
@@ -172,8 +173,8 @@ class EmbeddedPropagation:
         self._origin.step(self._features.flow(self._video, frame, previous))
         speed = self._features.speed(self._video, frame)
         assert speed is not None  # there is a neighbour: the frame the step came from
-        part = self._follow(previous, speed)
-        soft, colour = self._soft[part], self._colour(part)
+        part, colour = self._follow(previous, speed)
+        soft = self._soft[part]
         inside = soft >= SOFT_THRESHOLD
         agreement = self._agreement_with(colour, inside)
         camera = self._camera_way(previous, frame)
@@ -188,32 +189,33 @@ class EmbeddedPropagation:
     def _assessed(self, previous: int | None, frame: int) -> Propagated:
         return Propagated(self._geometry.to_full(self._soft), self._assessment.quality(previous, frame, self._soft))
 
-    def _follow(self, previous: int, speed: Array) -> Window:
-        """Take the mask of the frame ``previous`` on to this frame. Returns the part of it that matters: the mask is
-        empty elsewhere."""
+    def _follow(self, previous: int, speed: Array) -> tuple[Window, Array]:
+        """Take the mask of the frame ``previous`` on to this frame. Returns the part of it that matters (the mask is
+        empty elsewhere), and the log odds by colour there."""
         sources = self._before > FAINT
         if not sources.any():
-            return slice(0, 1), slice(0, 1)
+            part = slice(0, 1), slice(0, 1)
+            return part, self._colour(part)
         arrival = self._features.arrival(self._video, previous, self._last)
         source = window(sources, 1)
         longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
         part = window(sources, math.ceil(longest) + RING[1])
         arrived = _sample(unit(self._before[source]), arrival.back[part], part, source)
-        certain = self._recall(arrived, part)
+        certain, colour = self._recall(arrived, part), self._colour(part)
         moved = arrived >= 0.5
         if not moved.any():
-            return part
+            return part, colour
         consistent = arrival.consistent[part]
-        depth = signed_distance(moved)
+        depth = _depth(moved)
         evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
-        evidence += COLOUR_WEIGHT * self._colour(part) + _motion_evidence(speed[part], depth)
+        evidence += COLOUR_WEIGHT * colour + _motion_evidence(speed[part], depth)
         near = depth > -REACH
         inner = window(moved, REACH + 2 * RADIUS)
         values = np.where(near, sigmoid(evidence), 0).astype(np.float32)[inner]
         lab = self._features.lab(self._video, self._last)[part][inner]
-        smooth = guided_filter(unit(lab), values, RADIUS, FLAT)
+        smooth = snap(lab, values, RADIUS, FLAT)
         self._soft[part][inner] = np.rint(np.where(near[inner], 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
-        return part
+        return part, colour
 
     def _recall(self, arrived: Array, part: Window) -> Array:
         """Put the mask that flow brings to a part of this frame right by that of the frame the run began at. Returns
@@ -249,8 +251,7 @@ class EmbeddedPropagation:
     def _colour(self, part: Window) -> Array:
         """Log odds of the object by the colours of a part of this frame."""
         assert self._colours is not None
-        odds = self._colours.log_odds(self._features.bins(self._video, self._last)[part])
-        return np.clip(odds, -COLOUR_LIMIT, COLOUR_LIMIT)
+        return self._colours.log_odds(self._features.bins(self._video, self._last)[part])
 
     def _camera_way(self, source: int, target: int) -> tuple[float, float]:
         """Rows and columns by which the background moves where the object was, working size."""
@@ -274,16 +275,22 @@ class EmbeddedPropagation:
             return None, 1.0
         bins = np.stack([self._features.bins(self._video, f) for f in anchors])
         weight = np.stack([unit(soft) for soft in anchors.values()])
-        model = ColourModel.learn(bins, weight, 1 - weight)
         self._appearance = appearance(bins, weight)
-        colour = np.clip(model.log_odds(bins[weight > 0.5]), -COLOUR_LIMIT, COLOUR_LIMIT)
-        return model, float(sigmoid(colour).mean())
+        learned = ColourModel.learn(bins, weight, 1 - weight)
+        model = ColourModel(np.clip(learned.table, -COLOUR_LIMIT, COLOUR_LIMIT))
+        return model, float(sigmoid(model.log_odds(bins[weight > 0.5])).mean())
+
+
+def _depth(region: npt.NDArray[np.bool_]) -> Array:
+    """HxW float32: 1 in the region, elsewhere minus the distance to it in pixels (within 2 %)."""
+    outside = cv2.distanceTransform((~region).view(np.uint8), cv2.DIST_L2, 3)
+    return np.where(region, np.float32(1), -np.asarray(outside, np.float32))
 
 
 def _motion_evidence(speed: Array, depth: Array) -> Array | float:
     """Log odds from motion relative to the camera; 0 where the object does not stand out by its motion.
 
-    depth: signed distance to the edge of the mask that flow brought, for the same part of the frame as ``speed``.
+    depth: see ``_depth``, of the mask that flow brought, for the same part of the frame as ``speed``.
     """
     pace = float(np.median(speed[depth > 0]))
     trust = speed_trust(pace)
