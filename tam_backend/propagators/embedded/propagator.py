@@ -88,6 +88,7 @@ class EmbeddedPropagation:
         self._features, self._video, self._last = features, video, start
         self._geometry = features.geometry(video)
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
+        self._anchors = frozenset(anchors)
         self._colours, self._usual = self._learn(soft)
         self._assessment = Assessment(features, video, soft)
         self._probes: Correspondence | None = None
@@ -100,7 +101,9 @@ class EmbeddedPropagation:
             self._soft = np.asarray(state["soft"], np.uint8)
             self._sighting = Sighting.of(state["sighting"])
             origin = int(state["origin"])
-            self._origin = self._remember(origin, soft[origin])
+            self._origin = self._remember(
+                origin, np.asarray(state["reference"]) if "reference" in state else soft[origin]
+            )
             self._origin.resume(state)
             self._assessment.resume(state["assessment"])
             self._crossing = bool(state["crossing"])
@@ -116,6 +119,8 @@ class EmbeddedPropagation:
             "assessment": self._assessment.state(),
             "crossing": np.array(self._crossing),
         }
+        if self._origin.frame not in self._anchors:
+            arrays["reference"] = self._origin.mask
         return arrays if self._probes is None else arrays | self._probes.state()
 
     def step(self, frame: int, review: Review | None = None) -> Propagated:
@@ -161,6 +166,7 @@ class EmbeddedPropagation:
         if better is not None:
             result = better
             self._soft = self._geometry.to_work(better.soft)
+            self._origin = self._remember(self._last, self._soft)  # else it would put back what was refined away
         if result.quality >= PLANT_QUALITY:
             self._probes.plant(self._last, self._soft >= SOFT_THRESHOLD, lab)
         return result
@@ -246,7 +252,7 @@ class EmbeddedPropagation:
         return certain
 
     def _remember(self, frame: int, soft: SoftMask) -> Origin:
-        return Origin(frame, self._features.gray(self._video, frame), unit(soft), self._geometry)
+        return Origin(frame, self._features.gray(self._video, frame), soft, self._geometry)
 
     def _colour(self, part: Window) -> Array:
         """Log odds of the object by the colours of a part of this frame."""
