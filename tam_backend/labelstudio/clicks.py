@@ -19,7 +19,7 @@ from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObject, TaskObjects
 from tam_backend.labelstudio.prompts import PROMPT_TYPES, is_waiting
 from tam_backend.labelstudio.regions import check_regions, echo_prompt
-from tam_backend.labelstudio.requests import Ask, Json, made_by_hand, newest_work, parse_asks
+from tam_backend.labelstudio.requests import Ask, Json, drawn_objects, made_by_hand, newest_work, parse_asks
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
@@ -117,16 +117,18 @@ class ClickAnswers:
             reader = self._library.open(clip.video)
             try:
                 deadline = started + self._answer_seconds
-                regions = self._answers(asks, ticket, task, work, clip, reader, deadline)
+                rivals = self._rivals(ticket, task, work, clip, reader, config)
+                regions = self._answers(asks, rivals, ticket, task, work, clip, reader, deadline)
                 left = self._left_behind(ticket, siblings, drafts, task, config, frames)
                 left += self._still_waiting([*asks, *left], siblings, task, config, frames)
                 for ask in left:
                     ticket.work = [*ticket.work, ask]
                     self._forget_dropped(work, [ask])
                     late = max(deadline, time.monotonic() + 1)
-                    regions += self._answers([ask], ticket, task, work, clip, reader, late)
+                    regions += self._answers([ask], rivals, ticket, task, work, clip, reader, late)
                 others = self._others(ticket, task, work, config, frames)
-                regions += self._finished(others, task, work, clip, reader)
+                sent = {r["item_index"] for r in regions if "score" in r}
+                regions += self._finished(others, rivals, sent, ticket, task, work, clip, reader)
                 regions = self._safe(regions, ticket, others, drafts, config)
             finally:
                 reader.close()
@@ -189,13 +191,41 @@ class ClickAnswers:
         latest = {(t.tag, t.label, t.ids) for t in tracks if not any(t.overlaps(n) for n in tracks if n.id > t.id)}
         return [a for a in asks if a.object not in mine and (*a.object, a.ids) in latest]
 
-    def _finished(self, asks: list[Ask], task: Json, work: Work, clip: Clip, reader: Reader) -> list[Json]:
-        """The masks of several objects that are finished, on frames where the page has none. Nothing is computed."""
+    def _rivals(
+        self, ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, config: LabelConfig
+    ) -> list[TaskObject]:
+        """The person's other objects, with prompts or drawn: their masks may be where the new ones come to lie."""
+        frames = len(clip.frames)
+        others = self._others(ticket, task, work, config, frames)
+        known = {a.object for a in (*ticket.work, *others)}
+        drawn = [a for a in drawn_objects(task, ticket.ids, config, frames) if a.object not in known]
+        with self._objects.tracker(clip, reader) as tracker:
+            return [self._objects.prepare(a, task, clip, reader, work, tracker) for a in (*others, *drawn)]
+
+    def _finished(
+        self,
+        asks: list[Ask],
+        rivals: list[TaskObject],
+        sent: set[int],
+        ticket: Ticket[Ask],
+        task: Json,
+        work: Work,
+        clip: Clip,
+        reader: Reader,
+    ) -> list[Json]:
+        """The masks of several objects that are finished, on frames where the page has none. Nothing is computed.
+
+        sent: frames (item_index) where another object may just have taken pixels from them; those are looked at, too.
+        """
         regions: list[Json] = []
         with self._objects.tracker(clip, reader) as tracker:
-            for ask in asks:
-                shown = frozenset(clip.frames[index] for index in ask.ours)
-                target = self._objects.prepare(ask, task, clip, reader, work, tracker)
+            targets, clicked = (
+                [self._objects.prepare(ask, task, clip, reader, work, tracker) for ask in some]
+                for some in (asks, ticket.work if asks else [])
+            )
+            known = {t.ask.object for t in (*targets, *clicked)}
+            for target in self._objects.against(targets, [*clicked, *(r for r in rivals if r.ask.object not in known)]):
+                shown = frozenset(clip.frames[index] for index in target.ask.ours.keys() - sent)
                 regions += self._objects.finished(target, tracker, shown)
         return regions
 
@@ -207,10 +237,11 @@ class ClickAnswers:
         A draft is saved some seconds after a change. So a fix made shortly before the click is not in the request, and
         a mask of ours with the same id would replace it. Where the page may show masks of ours already, frames other
         than the clicked one go out only if a draft saved after the click says that they are untouched; otherwise they
-        come with the next click.
+        come with the next click. Masks that other objects show already, and that only lose pixels now, are not waited
+        for.
         """
         asks = {a.object: a for a in ticket.work}
-        late = {a.object for a in others}
+        late = {a.object: a.ours for a in others}
 
         def key(region: Json) -> tuple[str, str, int]:
             return region["from_name"], region["value"][region["type"]][0], region["item_index"]
@@ -224,7 +255,9 @@ class ClickAnswers:
         if not drafts.readable or not any(map(at_risk, regions)):
             return regions
         new_prompts = frozenset(p.id for a in ticket.work for p in a.new_prompts)
-        saved = [r for draft in drafts.saved_after(new_prompts, lambda: ticket.overtaken) for r in draft["result"]]
+        patient = any(at_risk(r) and r["item_index"] not in late.get(key(r)[:2], ()) for r in regions)
+        found = drafts.saved_after(new_prompts, lambda: ticket.overtaken, patient=patient)
+        saved = [r for draft in found for r in draft["result"]]
         if not saved:
             log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
             return [r for r in regions if not at_risk(r)]
@@ -300,20 +333,36 @@ class ClickAnswers:
         ]
 
     def _answers(
-        self, asks: list[Ask], ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, deadline: float
+        self,
+        asks: list[Ask],
+        rivals: list[TaskObject],
+        ticket: Ticket[Ask],
+        task: Json,
+        work: Work,
+        clip: Clip,
+        reader: Reader,
+        deadline: float,
     ) -> list[Json]:
         """The regions for several objects: masks unless a newer request came, and the prompts in any case."""
         regions: list[Json] = []
         for ask in asks:
             with self._turns.request():
-                masks = list(self._masks(ask, ticket, task, work, clip, reader, deadline))
+                masks = list(self._masks(ask, rivals, ticket, task, work, clip, reader, deadline))
             if not ticket.overtaken:
                 regions += masks
             regions += map(echo_prompt, ask.echoed)
         return regions
 
     def _masks(
-        self, ask: Ask, ticket: Ticket[Ask], task: Json, work: Work, clip: Clip, reader: Reader, deadline: float
+        self,
+        ask: Ask,
+        rivals: list[TaskObject],
+        ticket: Ticket[Ask],
+        task: Json,
+        work: Work,
+        clip: Clip,
+        reader: Reader,
+        deadline: float,
     ) -> Iterator[Json]:
         """The regions of one object that the page does not show yet, until a newer request came.
 
@@ -323,6 +372,7 @@ class ClickAnswers:
             target = self._objects.prepare(ask, task, clip, reader, work, tracker)
             if not target.anchors:
                 return
+            [target] = self._objects.against([target], [r for r in rivals if r.ask.object != ask.object])
             track = self._background.begin(track_of(target))
             done: set[int] = set()
             steps = tracker.steps(target.anchors, track.focus)
@@ -335,7 +385,7 @@ class ClickAnswers:
                     if isinstance(step, TrackedFrame):
                         done.add(step.frame)
                         self._background.note(track, step.frame)
-                        region = self._objects.region(target, step)
+                        region = self._objects.region(target, step, tracker)
                         if region is not None:
                             yield region
                     if time.monotonic() > deadline:

@@ -29,7 +29,7 @@ from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.prompts import PROMPT_TYPES
 from tam_backend.labelstudio.regions import check_regions, echo_prompt, mark_next, mask_region
-from tam_backend.labelstudio.requests import Json, parse_asks
+from tam_backend.labelstudio.requests import Json, drawn_objects, parse_asks
 from tam_backend.quality import Review, mean_quality, review
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
@@ -37,6 +37,7 @@ from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.job import FollowPlan, Obsolete
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.tracks import Track, TrackTable, Work
+from tam_backend.tracking.objects import own_pixels
 from tam_backend.tracking.tracker import Anchor
 from tam_backend.video.base import Reader
 
@@ -264,8 +265,13 @@ class Deliveries:
         reader = self._library.open(clip.video)
         try:
             with self._objects.tracker(clip, reader) as tracker:
-                for ask in asks:
-                    target = self._objects.prepare(ask, seen, clip, reader, work, tracker, remember=alone)
+                drawn = drawn_objects(seen, frozenset(), config, len(clip.frames))
+                targets, rivals = (
+                    [self._objects.prepare(a, seen, clip, reader, work, tracker, remember=alone) for a in some]
+                    for some in (asks, [a for a in drawn if a.object not in {a.object for a in asks}])
+                )
+                for target in self._objects.against(targets, rivals):
+                    ask = target.ask
                     target = replace(target, unsure=frozenset())  # here it is the draft that counts, not the page
                     for region in self._objects.finished(target, tracker):
                         regions[region["id"]] = region
@@ -330,10 +336,15 @@ class Deliveries:
         reader = self._library.open(clip.video)
         try:
             with self._objects.tracker(clip, reader) as tracker:
-                for (tag, label), around in sorted(anchors.items()):
-                    control = config.find_mask(tag, label)
-                    if control is None:
-                        continue
+                known = [(c, label) for (tag, label) in sorted(anchors) if (c := config.find_mask(tag, label))]
+                known.sort(key=lambda entry: (entry[0].image, entry[0].labels.index(entry[1])))
+                for place, (control, label) in enumerate(known):
+                    tag = control.name
+                    around = anchors[tag, label]
+                    rivals = [
+                        [anchors[c.name, name] for c, name in some if c.image == control.image]
+                        for some in (known[:place], known[place + 1 :])
+                    ]
                     quality: dict[int, float] = {}
                     masks: dict[int, Json] = {}
                     for index, frame in enumerate(clip.frames):
@@ -341,9 +352,13 @@ class Deliveries:
                         if tracked is None:
                             continue
                         quality[frame] = tracked.quality
-                        if tracked.mask.any():
+                        mask = own_pixels(
+                            tracked,
+                            *([t for a in some if (t := tracker.stored(a, frame)) is not None] for some in rivals),
+                        )
+                        if mask.any():
                             meta = self._objects.meta(tracked) | {"batch": _prediction_marker(work)}
-                            region = mask_region(control, label, index, tracked.mask, tracked.quality, meta)
+                            region = mask_region(control, label, index, mask, tracked.quality, meta)
                             masks[frame] = region
                             frames.setdefault((tag, label), set()).add(index)
                     reviews.append(review(quality, around))

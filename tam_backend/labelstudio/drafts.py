@@ -33,17 +33,19 @@ class Drafts:
         """Whether drafts can be read at all."""
         return self._connection is not None
 
-    def saved_after(self, new_prompts: frozenset[str], give_up: Callable[[], bool]) -> list[Json]:
+    def saved_after(
+        self, new_prompts: frozenset[str], give_up: Callable[[], bool], *, patient: bool = True
+    ) -> list[Json]:
         """The drafts that hold the prompts of a request: saved after them, so they have every change made before.
 
-        Waits for one. Empty if there is none in time: the editor (1.23.2) forgets to save when a person pages on within
-        5 s.
+        Waits for one, if patient. Empty if there is none in time: the editor (1.23.2) forgets to save when a person
+        pages on within 5 s.
         """
         while self._connection is not None and not give_up():
             own = [d for d in self._read() if new_prompts <= _region_ids(d)]
             if own:
                 return own
-            if time.monotonic() > self._since + SAVED_WITHIN:
+            if not patient or time.monotonic() > self._since + SAVED_WITHIN:
                 break
             time.sleep(_LOOK_EVERY)
         return []

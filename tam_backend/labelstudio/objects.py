@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Work
+from tam_backend.tracking.objects import own_pixels
 from tam_backend.tracking.store import BlobStore
 from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
 from tam_backend.video.base import Reader
@@ -28,7 +29,9 @@ class TaskObject:
     """An object that a person asked for, ready to be tracked.
 
     anchors: frame of the video -> what decides it. deleted: frames (item_index) whose mask the person removed: the
-    object is not there for them. unsure: frames that are in the saved work, but perhaps not on the page.
+    object is not there for them. unsure: frames that are in the saved work, but perhaps not on the page. newest: frame
+    (item_index) -> place of its newest prompt among the person's regions. rivals: other objects on the same picture; no
+    pixel belongs to two.
     """
 
     ask: Ask
@@ -37,6 +40,13 @@ class TaskObject:
     anchors: dict[int, Anchor]
     deleted: frozenset[int]
     unsure: frozenset[int]
+    newest: dict[int, int] = field(default_factory=dict)
+    rivals: tuple[TaskObject, ...] = ()
+
+    def rank(self, index: int) -> tuple[int, int]:
+        """Who goes first where two are equally sure of a pixel: who was clicked last on this frame, then the order of
+        the labels."""
+        return -self.newest.get(index, -1), self.ask.mask_control.labels.index(self.ask.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +89,30 @@ class TaskObjects:
         anchors = {f: a for f, a in anchors.items() if f not in clip.frames} | self._anchors(
             ask, clip, reader, work, tracker, sent.shown, remember
         )
-        return TaskObject(ask, clip, work, anchors, sent.deleted, sent.unsure)
+        places = {r.get("id"): i for i, r in enumerate(newest_work(task, ask.ids).regions)}
+        newest = {p.frame: places.get(p.id, len(places)) for p in ask.prompts}  # the last prompt of a frame counts
+        return TaskObject(ask, clip, work, anchors, sent.deleted, sent.unsure, newest)
 
-    def region(self, target: TaskObject, tracked: TrackedFrame) -> Json | None:
+    def against(self, targets: Iterable[TaskObject], rivals: Iterable[TaskObject] = ()) -> list[TaskObject]:
+        """The targets as rivals of each other and of ``rivals``, as far as they are on the same picture."""
+        targets = list(targets)
+        everyone = [*targets, *rivals]
+        return [
+            replace(
+                t,
+                rivals=tuple(
+                    r for r in everyone if r is not t and r.ask.mask_control.image == t.ask.mask_control.image
+                ),
+            )
+            for t in targets
+        ]
+
+    def region(self, target: TaskObject, tracked: TrackedFrame, tracker: Tracker) -> Json | None:
         """The region to send for a frame; None if a person's own mask is there, or nothing would change."""
         ask, index = target.ask, tracked.frame - target.clip.frames.start
         if index in ask.by_hand or index in target.deleted:
             return None
-        mask = tracked.mask
+        mask = self._own(target, tracked, tracker)
         shown = ask.ours.get(index)
         if shown is None and not mask.any():
             return None  # an empty mask is sent only to take away one that the page shows
@@ -101,9 +127,20 @@ class TaskObjects:
         for frame in target.clip.frames:
             if frame not in skip:
                 tracked = tracker.stored(target.anchors, frame)
-                region = self.region(target, tracked) if tracked is not None else None
+                region = self.region(target, tracked, tracker) if tracked is not None else None
                 if region is not None:
                     yield region
+
+    def _own(self, target: TaskObject, tracked: TrackedFrame, tracker: Tracker) -> Mask:
+        """The object's mask without the pixels that a rival claims more, as far as the rivals' masks are finished."""
+        index = tracked.frame - target.clip.frames.start
+        others: tuple[list[TrackedFrame], list[TrackedFrame]] = [], []
+        for rival in sorted(target.rivals, key=lambda r: r.rank(index)):
+            if index not in rival.deleted:
+                other = tracker.stored(rival.anchors, tracked.frame)
+                if other is not None:
+                    others[rival.rank(index) > target.rank(index)].append(other)
+        return own_pixels(tracked, *others)
 
     def meta(self, tracked: TrackedFrame) -> Json:
         return quality_note(self._engine.name, tracked.frame, tracked.quality)

@@ -198,6 +198,19 @@ def parse_asks(task: Json, context: Json, config: LabelConfig, frames: int) -> l
     return asks
 
 
+def drawn_objects(task: Json, prompt_ids: Set[str], config: LabelConfig, frames: int) -> list[Ask]:
+    """The objects of which the person's newest work has masks by hand, without their prompts."""
+    work = newest_work(task, prompt_ids)
+    drawn = sorted({(tag, label) for tag, label, _ in made_by_hand(work.regions, config)})
+    found = []
+    for tag, label in drawn:
+        control = config.find_mask(tag, label)
+        assert control is not None
+        by_hand, ours, taken = _masks(work.regions, control, label, frames)
+        found.append(Ask(label, control, (), by_hand, ours, saved=f"{work.name}@{work.version}", taken=taken))
+    return found
+
+
 def decode_region_mask(region: Json, height: int, width: int) -> Mask:
     """The mask of a brush or bitmask region as HxW bool. Raises BadInput when its size is not the frame's."""
     where = f"region {region.get('id')!r}"

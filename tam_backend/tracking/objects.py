@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tam_backend.errors import TamError
+from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD
 from tam_backend.tracking.tracker import Anchor, Step, TrackedFrame, Tracker
 
@@ -27,19 +28,36 @@ class ObjectsFrame:
 
     @property
     def ids(self) -> IdMap:
-        """HxW uint8: 0 background, else the id of the object that claims the pixel most.
+        """HxW uint8: 0 background, else the id of the object that claims the pixel most; see ``settle``."""
+        ids = sorted(self.objects)
+        table = np.array([0, *ids], np.uint8)
+        return np.asarray(table[settle([self.objects[i] for i in ids])])
 
-        A mask drawn by hand beats one that was computed; then the higher soft value wins, then the smaller id.
-        """
-        shape = next(iter(self.objects.values())).soft.shape
-        ids = np.zeros(shape, np.uint8)
-        best = np.zeros(shape, np.uint16)
-        for object_id, tracked in sorted(self.objects.items()):
-            claim = tracked.soft.astype(np.uint16) + np.uint16(256 * tracked.by_hand)
-            wins = (tracked.soft >= SOFT_THRESHOLD) & (claim > best)
-            ids[wins] = object_id
-            best[wins] = claim[wins]
-        return ids
+
+def settle(objects: Sequence[TrackedFrame]) -> npt.NDArray[np.uint8]:
+    """HxW uint8: 0 background, else 1 + the index of the object that claims the pixel most. At most 255 objects.
+
+    A mask drawn by hand beats one that came from clicks on this frame, and that beats one that was propagated to it.
+    Among equals the higher soft value wins, then the earlier object.
+    """
+    owner = np.zeros(objects[0].soft.shape, np.uint8)
+    best = np.zeros(owner.shape, np.uint16)
+    for number, tracked in enumerate(objects, 1):
+        claim = tracked.soft.astype(np.uint16) + np.uint16(256 * (tracked.anchor + tracked.by_hand))
+        wins = (tracked.soft >= SOFT_THRESHOLD) & (claim > best)
+        owner[wins] = number
+        best[wins] = claim[wins]
+    return owner
+
+
+def own_pixels(tracked: TrackedFrame, before: Sequence[TrackedFrame], after: Sequence[TrackedFrame]) -> Mask:
+    """HxW bool: an object's mask without what others claim more. before, after: the others, by who goes first where
+    two are equally sure."""
+    mask = tracked.mask
+    before, after = ([t for t in some if np.any(t.mask & mask)] for some in (before, after))
+    if not before and not after:
+        return mask
+    return np.asarray(settle([*before, tracked, *after]) == len(before) + 1)
 
 
 class _Track:

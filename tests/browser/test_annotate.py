@@ -210,6 +210,9 @@ def test_from_upload_to_export(tag: str, servers: Servers, editor: Editor, scree
     for key in (("Disc", 5), ("Disc", 18)):
         assert after[key]["id"] == by_hand[key]["id"]
         assert np.array_equal(decode(after[key]), decode(by_hand[key]))
+    changed = {key for key in after if not np.array_equal(decode(after[key]), decode(before[key]))}
+    assert {("Disc", 17), ("Disc", 19), ("Disc", 20), ("Disc", 22)} <= changed  # both corrections spread
+    assert all(name == "Disc" for name, _ in changed)  # and leave the other object alone
     for i in (5, 18, 21):
         editor.call("goToFrame", i)
         editor.call("screenshot", str(screenshots / f"corrected-{i:02}.png"))

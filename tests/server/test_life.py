@@ -23,7 +23,7 @@ from tam_backend.labelstudio.regions import mask_region
 from tam_backend.labelstudio.requests import decode_region_mask
 from tam_backend.prompts import Click, FramePrompts, Mask
 from tam_backend.tracking.store import MemoryStore
-from tam_backend.tracking.tracker import Anchor, Tracker
+from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
 from tam_backend.video import open_source
 from tests.fakes import FakeLabelStudio, fake_engine, make_video
 from tests.server.conftest import LABELS, Backend, point, regions_of
@@ -46,27 +46,29 @@ def same(region: Mapping[str, Any], mask: Mask | None) -> bool:
 class Object:
     """What a person decided about one object. clicks: with the mask that the page showed before the first of them.
 
-    delivered: frames on which a mask of ours ever was on the page; deleted: those from which the person took it.
+    clicked: frame -> when it was clicked last. delivered: frames on which a mask of ours ever was on the page; deleted:
+    those from which the person took it.
     """
 
     clicks: dict[int, tuple[list[Click], Mask | None]] = field(default_factory=dict)
     hand: dict[int, Mask] = field(default_factory=dict)
+    clicked: dict[int, int] = field(default_factory=dict)
     delivered: set[int] = field(default_factory=set)
     deleted: set[int] = field(default_factory=set)
 
 
 class SlowModel:
-    """The masks that follow from what was decided."""
+    """The frames that follow from what was decided."""
 
     def __init__(self, video: Path) -> None:
         self._video = open_source(video)
 
-    def masks(self, known: Object) -> dict[int, Mask]:
+    def frames(self, known: Object) -> dict[int, TrackedFrame]:
         anchors = {f: Anchor(FramePrompts(tuple(clicks)), prior) for f, (clicks, prior) in known.clicks.items()}
         anchors |= {f: Anchor(FramePrompts(mask=mask)) for f, mask in known.hand.items()}
-        return {f: self._mask(anchors, f) for f in range(FRAMES)} if anchors else {}
+        return {f: self._frame(anchors, f) for f in range(FRAMES)} if anchors else {}
 
-    def _mask(self, anchors: Mapping[int, Anchor], frame: int) -> Mask:
+    def _frame(self, anchors: Mapping[int, Anchor], frame: int) -> TrackedFrame:
         """From the anchors around a frame alone, with an engine and a store that know nothing yet."""
         if frame in anchors:
             return self.anchor(anchors[frame], frame)
@@ -74,13 +76,12 @@ class SlowModel:
         around = ([max(before)] if before else []) + ([min(after)] if after else [])
         return self._track({f: anchors[f] for f in around}, frame)
 
-    def anchor(self, anchor: Anchor, frame: int) -> Mask:
+    def anchor(self, anchor: Anchor, frame: int) -> TrackedFrame:
         return self._track({frame: anchor}, frame)
 
-    def _track(self, anchors: Mapping[int, Anchor], frame: int) -> Mask:
+    def _track(self, anchors: Mapping[int, Anchor], frame: int) -> TrackedFrame:
         with Tracker(fake_engine(), self._video, range(FRAMES), MemoryStore(1 << 24)) as tracker:
-            found = {t.frame: t.mask for t in tracker.track(anchors, frame)}
-        return found[frame]
+            return next(t for t in tracker.track(anchors, frame) if t.frame == frame)
 
     def close(self) -> None:
         self._video.close()
@@ -175,6 +176,7 @@ class Life(RuleBasedStateMachine):
         px, py = new["value"]["x"] / 100 * WIDTH, new["value"]["y"] / 100 * HEIGHT  # as the percentages say, to the bit
         clicks = [*clicks, Click(px, py, positive)]
         known.deleted.discard(frame)
+        known.clicked[frame] = self.count
         known.clicks[frame] = (clicks, self.prior_of(label, frame, clicks, priors, answer))
         self.page[new["id"]] = new
         if lost:
@@ -194,7 +196,7 @@ class Life(RuleBasedStateMachine):
             clicks, prior = known.clicks[frame]
             return clicks, [prior]
         shown = self.shown(label, frame)
-        return [], [None] if shown is None else [shown, self.model.masks(known)[frame]]
+        return [], [None] if shown is None else [shown, self.model.frames(known)[frame].mask]
 
     def prior_of(
         self, label: str, frame: int, clicks: list[Click], priors: list[Mask | None], answer: list[dict[str, Any]]
@@ -205,13 +207,13 @@ class Life(RuleBasedStateMachine):
         [region] = regions
         for prior in priors:
             anchor = Anchor(FramePrompts(tuple(clicks)), prior)
-            if same(region, self.model.anchor(anchor, frame)):
+            if any(same(region, mask) for mask in self.allowed(label, self.model.anchor(anchor, frame))):
                 return prior
         raise AssertionError(f"the mask on the clicked frame {frame} follows from none of the masks before")
 
     def receive(self, answer: list[dict[str, Any]]) -> None:
         """Put an answer on the page as the editor does, and judge each of its masks."""
-        expected = {label: self.model.masks(known) for label, known in self.objects.items()}
+        expected = {label: self.model.frames(known) for label, known in self.objects.items()}
         for region in answer:
             if region["type"] == MASK_TAG.type:
                 [label] = region["value"][MASK_TAG.type]
@@ -219,7 +221,8 @@ class Life(RuleBasedStateMachine):
                 known = self.objects[label]
                 assert frame not in known.hand, f"{label}: the mask by hand on frame {frame} would be replaced"
                 assert frame not in known.deleted, f"{label}: the mask deleted on frame {frame} came back"
-                assert same(region, expected[label][frame]), f"{label}: the mask of frame {frame} is not what follows"
+                allowed = self.allowed(label, expected[label][frame])
+                assert any(same(region, m) for m in allowed), f"{label}: the mask of frame {frame} is not what follows"
                 known.delivered.add(frame)
             self.page[region["id"]] = region
         waiting = {i for i, r in self.page.items() if "is_positive" in r}
@@ -231,14 +234,36 @@ class Life(RuleBasedStateMachine):
     def check_all(self, label: str) -> None:
         """After a complete answer: the page shows what follows from all that was decided, everywhere."""
         known = self.objects[label]
-        for frame, mask in self.model.masks(known).items():
-            region = self.mask_of(label, frame)
+        for frame, tracked in self.model.frames(known).items():
+            region, allowed = self.mask_of(label, frame), self.allowed(label, tracked)
             if frame in known.deleted:
                 assert region is None
             elif region is None:
-                assert not mask.any(), f"{label}: frame {frame} has no mask"
+                assert not all(mask.any() for mask in allowed), f"{label}: frame {frame} has no mask"
             else:
-                assert same(region, mask), f"{label}: frame {frame} shows an old mask"
+                assert any(same(region, mask) for mask in allowed), f"{label}: frame {frame} shows an old mask"
+
+    def allowed(self, label: str, tracked: TrackedFrame) -> list[Mask]:
+        """What an object's region may show on a frame: its mask, without what the other object claims more as far as
+        that is finished by then."""
+        [rival] = [r for r in LABELS if r != label]
+        others = self.model.frames(self.objects[rival])
+        mask, frame = tracked.mask, tracked.frame
+        if frame not in others or frame in self.objects[rival].deleted:
+            return [mask]
+        other = others[frame]
+
+        left = mask.copy()
+        for row, column in np.argwhere(mask & other.mask):
+            mine = (tracked.anchor + tracked.by_hand, tracked.soft[row, column])
+            theirs = (other.anchor + other.by_hand, other.soft[row, column])
+            if mine == theirs:  # who was clicked later on this frame, then the order of the labels
+                mine, theirs = self.tie(label, frame), self.tie(rival, frame)
+            left[row, column] = mine > theirs
+        return [mask, left]
+
+    def tie(self, label: str, frame: int) -> tuple[int, int]:
+        return self.objects[label].clicked.get(frame, -1), -LABELS.index(label)
 
     @rule(label=labels, frame=frames, x=columns, y=rows)
     def paint(self, label: str, frame: int, x: int, y: int) -> None:
@@ -254,6 +279,7 @@ class Life(RuleBasedStateMachine):
         known = self.objects[label]
         self.page[region["id"]] = region
         known.hand[frame] = pixels
+        known.clicked.pop(frame, None)
         known.deleted.discard(frame)
         known.clicks.pop(frame, None)
         for p in [p for p in self.points_of(label) if p["item_index"] == frame]:
