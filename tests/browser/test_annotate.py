@@ -241,7 +241,7 @@ def test_from_upload_to_export(tag: str, servers: Servers, editor: Editor, scree
     found = masks(annotation["result"])
     assert sorted(found) == sorted((name, i) for name in OBJECTS for i in range(FRAMES))
     for (name, i), region in found.items():
-        if (name, i) not in (("Disc", 5), ("Disc", 18)):
+        if name != "Disc" or (i != 5 and not 14 <= i <= 20):  # those follow the cross that was drawn on frame 18
             assert iou(decode(region), true_mask(name, i)) > 0.5, f"{name} on frame {i}"
 
 
