@@ -18,8 +18,10 @@ from tam_backend.video.base import Reader
 #: Forward-backward error (squared pixels) at which flow is half trusted, and its growth with the squared motion
 #: (Sundaram, Brox and Keutzer, ECCV 2010).
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
-#: Bound of what is kept for a short while: at 854x480 about 11 MB for each frame.
-PASSING_BYTES = 32 * 1024 * 1024
+#: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
+PASSING_BYTES = 24 * 1024 * 1024
+#: Bound of the colours that are kept: at 854x480 those of 9 frames, as cuts are looked for 6 frames ahead.
+COLOURS_BYTES = 12 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
 
@@ -60,13 +62,15 @@ class FrameFeatures:
     """Features of the frames of any number of videos. Thread-safe.
 
     What is slow to compute is kept in ``store``: objects, directions and corrections share it. What is quick but large
-    is kept in ``passing``, just long enough for the objects of a frame to share it.
+    is kept in ``passing``, just long enough for the objects of a frame to share it; colours and luma a little longer,
+    so that what looks ahead does not drive out what it looked at before that is used.
     Only the frames that are asked for are read; a flow reads its two frames where they are not held any more.
     """
 
     def __init__(self, store: FeatureStore | None = None, passing: FeatureStore | None = None) -> None:
         self.store = store if store is not None else FeatureStore()
         self.passing = passing if passing is not None else FeatureStore(min(PASSING_BYTES, self.store.max_bytes))
+        self._colours = FeatureStore(min(COLOURS_BYTES, self.store.max_bytes))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 
     def geometry(self, video: Reader) -> Geometry:
@@ -80,7 +84,7 @@ class FrameFeatures:
             lab.setflags(write=False)
             return lab
 
-        return self.passing.get((video.key, "lab", frame), compute)
+        return self._colours.get((video.key, "lab", frame), compute)
 
     def bins(self, video: Reader, frame: int) -> Bins:
         """HxW uint16: the number of each pixel's colour (see ``colour``), at the working size. Read-only."""
@@ -167,11 +171,17 @@ class FrameFeatures:
         return self.store.get((video.key, "flow", first, second), compute)
 
     def gray(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
-        """hxw uint8: luma at the flow's size. Cheap enough from the stored colours that it is not stored itself."""
-        geometry = self.geometry(video)
-        luma = self.lab(video, frame)[..., 0]
-        size = (geometry.flow_width, geometry.flow_height)
-        return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
+        """hxw uint8: luma at the flow's size. Read-only."""
+
+        def compute() -> npt.NDArray[np.uint8]:
+            geometry = self.geometry(video)
+            luma = cv2.extractChannel(self.lab(video, frame), 0)
+            size = (geometry.flow_width, geometry.flow_height)
+            gray = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
+            gray.setflags(write=False)
+            return gray
+
+        return self._colours.get((video.key, "gray", frame), compute)
 
 
 def _squared(vectors: Array) -> Array:
