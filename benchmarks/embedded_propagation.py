@@ -148,7 +148,7 @@ def nearest_only(frame: int, earlier: int, later: int) -> float:
 
 
 CUES: Mapping[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
-    "motion against the camera": without(propagator, _motion_evidence=lambda speed, depth: 0.0),
+    "motion against the camera": without(propagator, _motion_evidence=lambda speed, depth, inner: 0.0),
     "colours of the anchors": without(propagator, COLOUR_WEIGHT=0.0),
     "recall of the first frame": without(propagator, RECALL_WEIGHT=0.0, RECALL_CERTAIN=0.0),
     "edges of the image": without(propagator, snap=lambda image, values, radius, flat: values),

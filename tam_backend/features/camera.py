@@ -52,7 +52,10 @@ class CameraMotion:
 
     def residual(self, flow: Array) -> Array:
         """HxWx2 float32: motion relative to the camera, in units of ``noise``."""
-        return (flow - self.flow(*flow.shape[:2])) / np.float32(self.noise)
+        own = self.flow(*flow.shape[:2])
+        np.subtract(flow, own, out=own)
+        own /= np.float32(self.noise)
+        return own
 
     @staticmethod
     def fit(flow: Array, rounds: int = 12) -> CameraMotion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -96,13 +97,11 @@ class FrameFeatures:
         Read-only.
         """
 
-        def widen() -> Array:
+        def compute() -> Array:
             pair = self._pair(video, min(source, target), max(source, target))
-            flow = (pair.there if source < target else pair.back).astype(np.float32)
-            flow.setflags(write=False)
-            return flow
+            return _widened(pair.there if source < target else pair.back)
 
-        return self.passing.get((video.key, "wide flow", source, target), widen)
+        return self.passing.get((video.key, "wide flow", source, target), compute)
 
     def camera(self, video: Reader, source: int, target: int) -> CameraMotion:
         """The motion of the background from ``source`` to ``target``."""
@@ -126,7 +125,7 @@ class FrameFeatures:
             for other in neighbours:
                 residual = self.camera(video, frame, other).residual(self.flow(video, frame, other))
                 speeds.append(np.hypot(residual[..., 0], residual[..., 1]))
-            return np.asarray(np.min(speeds, axis=0), np.float32)
+            return np.asarray(functools.reduce(np.minimum, speeds), np.float32)
 
         return self.passing.get((video.key, "speed", frame), compute)
 
@@ -146,7 +145,8 @@ class FrameFeatures:
             x = np.arange(width, dtype=np.float32) + back[..., 0]
             y = np.arange(height, dtype=np.float32)[:, None] + back[..., 1]
             returned = np.asarray(cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-            error, motion = _squared(back + returned), _squared(back)
+            returned += back
+            error, motion = _squared(returned), _squared(back)
             consistent = np.exp(-error / (CYCLE_ERROR + CYCLE_SHARE * motion))
             geometry = self.geometry(video)
             large = self._enlarge(video, back)
@@ -182,6 +182,12 @@ class FrameFeatures:
             return gray
 
         return self._colours.get((video.key, "gray", frame), compute)
+
+
+def _widened(flow: npt.NDArray[np.float16]) -> Array:
+    wide = flow.astype(np.float32)
+    wide.setflags(write=False)
+    return wide
 
 
 def _squared(vectors: Array) -> Array:

@@ -88,13 +88,15 @@ class Correspondence:
             return
         part = window(mask, LEFT + 2)  # beyond it nothing matters
         top, left = part[0].start, part[1].start
+        near = self.positive | np.array([_near(mask, *place) for place in self.at.astype(int)], bool)
+        if near.all() and all(np.count_nonzero(self.positive == kind) >= RENEW for kind in (True, False)):
+            return  # on most frames; distances take a while
         depth = signed_distance(mask[part])
         columns, rows = self.at.astype(int).T
         rows, columns = rows - top, columns - left
         known = (rows >= 0) & (rows < depth.shape[0]) & (columns >= 0) & (columns < depth.shape[1])
-        close = known.copy()
-        close[known] = depth[rows[known], columns[known]] > -LEFT
-        self._keep(self.positive | close)
+        near[known] |= depth[rows[known], columns[known]] > -LEFT
+        self._keep(near)
         for positive in (True, False):
             taken = self.at[self.positive == positive]
             if len(taken) >= RENEW:
@@ -159,6 +161,12 @@ class Correspondence:
             px, py = min(max(px, 0.0), geometry.width - 0.5), min(max(py, 0.0), geometry.height - 0.5)
             out.append(Projected(float(px), float(py), bool(positive), share, int(source)))
         return out
+
+
+def _near(mask: Mask, x: int, y: int) -> bool:
+    """Whether the mask surely is less than LEFT pixels away. False: that is not known."""
+    half = int(LEFT / 1.5)
+    return bool(mask[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].any())
 
 
 def _complete(points: Points, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
