@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,7 @@ class CameraMotion:
         return own
 
     @staticmethod
-    def fit(flow: Array, rounds: int = 12) -> CameraMotion:
+    def fit(flow: npt.NDArray[np.floating[Any]], rounds: int = 12) -> CameraMotion:
         """Fit to HxWx2 flow by iteratively reweighted least squares with a Geman-McClure weight.
 
         The scale of the weight starts at the spread of the whole field and shrinks to that of the inliers (graduated

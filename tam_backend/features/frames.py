@@ -29,7 +29,8 @@ MIN_DIS_SIDE = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowPair:
-    """Dense flow between two frames, both ways. Each hxwx2 float16, in pixels of the flow's size.
+    """Dense flow between two frames, both ways. Each hxwx2 float16, in pixels of the flow's size; with the motion of
+    the background in each.
 
     A pixel x of the first frame is at ``x + there[x]`` in the second; one of the second at ``x + back[x]`` in the
     first. Half precision resolves 1/64 pixel at 32 pixels of motion, far below what the flow itself is good for.
@@ -37,10 +38,12 @@ class FlowPair:
 
     there: npt.NDArray[np.float16]
     back: npt.NDArray[np.float16]
+    camera_there: CameraMotion
+    camera_back: CameraMotion
 
     @property
     def nbytes(self) -> int:
-        return self.there.nbytes + self.back.nbytes
+        return self.there.nbytes + self.back.nbytes + self.camera_there.nbytes + self.camera_back.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,16 +102,16 @@ class FrameFeatures:
 
         def compute() -> Array:
             pair = self._pair(video, min(source, target), max(source, target))
-            return _widened(pair.there if source < target else pair.back)
+            flow = (pair.there if source < target else pair.back).astype(np.float32)
+            flow.setflags(write=False)
+            return flow
 
         return self.passing.get((video.key, "wide flow", source, target), compute)
 
     def camera(self, video: Reader, source: int, target: int) -> CameraMotion:
         """The motion of the background from ``source`` to ``target``."""
-        return self.store.get(
-            (video.key, "camera", source, target),
-            lambda: CameraMotion.fit(self.flow(video, source, target)),
-        )
+        pair = self._pair(video, min(source, target), max(source, target))
+        return pair.camera_there if source < target else pair.camera_back
 
     def relative_speed(self, video: Reader, frame: int) -> Array | None:
         """hxw float32 at the flow's size: motion relative to the camera, in units of the background's noise.
@@ -164,9 +167,12 @@ class FrameFeatures:
         def compute() -> FlowPair:
             a, b = self.gray(video, first), self.gray(video, second)
             if cv2.getNumThreads() == 1:
-                return FlowPair(dense_flow(a, b), dense_flow(b, a))
-            back = self._helper.submit(dense_flow, b, a)  # OpenCV lets the other thread run meanwhile
-            return FlowPair(dense_flow(a, b), back.result())
+                (there, camera_there), (back, camera_back) = _motion(a, b), _motion(b, a)
+            else:
+                other = self._helper.submit(_motion, b, a)  # OpenCV and numpy let the other thread run meanwhile
+                there, camera_there = _motion(a, b)
+                back, camera_back = other.result()
+            return FlowPair(there, back, camera_there, camera_back)
 
         return self.store.get((video.key, "flow", first, second), compute)
 
@@ -184,10 +190,10 @@ class FrameFeatures:
         return self._colours.get((video.key, "gray", frame), compute)
 
 
-def _widened(flow: npt.NDArray[np.float16]) -> Array:
-    wide = flow.astype(np.float32)
-    wide.setflags(write=False)
-    return wide
+def _motion(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float16], CameraMotion]:
+    """``dense_flow``, and the motion of the background in it."""
+    flow = dense_flow(a, b)
+    return flow, CameraMotion.fit(flow)
 
 
 def _squared(vectors: Array) -> Array:
