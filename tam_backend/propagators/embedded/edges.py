@@ -58,9 +58,9 @@ def snap(image: npt.NDArray[np.uint8], values: Array, radius: int, flat: float) 
         return np.asarray(cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
     result = whole(offset)
-    for slope, channel in zip(slopes, cv2.split(image), strict=True):
+    for number, slope in enumerate(slopes):
         part = whole(slope)
-        part *= channel
+        part *= image[..., number]
         part *= np.float32(1 / 255)
         result += part
     return result
