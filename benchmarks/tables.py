@@ -14,6 +14,6 @@ def print_table(
     names = list(next(iter(rows.values())))
     last = {"mean": {n: float(np.nanmean([row[n] for row in rows.values()])) for n in names}} if mean else {}
     width = max(len(title), *(len(n) for n in rows)) + 2
-    print(f"\n{title:{width}}" + "".join(f"{n:>12}" for n in names))
+    print(f"\n{title:{width}}" + "".join(f"{n:>15}" for n in names))
     for name, row in {**rows, **last}.items():
-        print(f"{name:{width}}" + "".join(f"{row[n]:12.{2 if n in fine else 1}f}" for n in names), flush=True)
+        print(f"{name:{width}}" + "".join(f"{row[n]:15.{2 if n in fine else 1}f}" for n in names), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +53,13 @@ class CameraMotion:
 
     def residual(self, flow: Array) -> Array:
         """HxWx2 float32: motion relative to the camera, in units of ``noise``."""
-        return (flow - self.flow(*flow.shape[:2])) / np.float32(self.noise)
+        own = self.flow(*flow.shape[:2])
+        np.subtract(flow, own, out=own)
+        own /= np.float32(self.noise)
+        return own
 
     @staticmethod
-    def fit(flow: Array, rounds: int = 12) -> CameraMotion:
+    def fit(flow: npt.NDArray[np.floating[Any]], rounds: int = 12) -> CameraMotion:
         """Fit to HxWx2 flow by iteratively reweighted least squares with a Geman-McClure weight.
 
         The scale of the weight starts at the spread of the whole field and shrinks to that of the inliers (graduated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,15 +19,18 @@ from tam_backend.video.base import Reader
 #: Forward-backward error (squared pixels) at which flow is half trusted, and its growth with the squared motion
 #: (Sundaram, Brox and Keutzer, ECCV 2010).
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
-#: Bound of what is kept for a short while: at 854x480 about 11 MB for each frame.
-PASSING_BYTES = 32 * 1024 * 1024
+#: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
+PASSING_BYTES = 24 * 1024 * 1024
+#: Bound of the colours that are kept: at 854x480 those of 9 frames, as cuts are looked for 6 frames ahead.
+COLOURS_BYTES = 12 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowPair:
-    """Dense flow between two frames, both ways. Each hxwx2 float16, in pixels of the flow's size.
+    """Dense flow between two frames, both ways. Each hxwx2 float16, in pixels of the flow's size; with the motion of
+    the background in each.
 
     A pixel x of the first frame is at ``x + there[x]`` in the second; one of the second at ``x + back[x]`` in the
     first. Half precision resolves 1/64 pixel at 32 pixels of motion, far below what the flow itself is good for.
@@ -34,10 +38,12 @@ class FlowPair:
 
     there: npt.NDArray[np.float16]
     back: npt.NDArray[np.float16]
+    camera_there: CameraMotion
+    camera_back: CameraMotion
 
     @property
     def nbytes(self) -> int:
-        return self.there.nbytes + self.back.nbytes
+        return self.there.nbytes + self.back.nbytes + self.camera_there.nbytes + self.camera_back.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,13 +66,15 @@ class FrameFeatures:
     """Features of the frames of any number of videos. Thread-safe.
 
     What is slow to compute is kept in ``store``: objects, directions and corrections share it. What is quick but large
-    is kept in ``passing``, just long enough for the objects of a frame to share it.
+    is kept in ``passing``, just long enough for the objects of a frame to share it; colours and luma a little longer,
+    so that what looks ahead does not drive out what it looked at before that is used.
     Only the frames that are asked for are read; a flow reads its two frames where they are not held any more.
     """
 
     def __init__(self, store: FeatureStore | None = None, passing: FeatureStore | None = None) -> None:
         self.store = store if store is not None else FeatureStore()
         self.passing = passing if passing is not None else FeatureStore(min(PASSING_BYTES, self.store.max_bytes))
+        self._colours = FeatureStore(min(COLOURS_BYTES, self.store.max_bytes))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 
     def geometry(self, video: Reader) -> Geometry:
@@ -80,7 +88,7 @@ class FrameFeatures:
             lab.setflags(write=False)
             return lab
 
-        return self.passing.get((video.key, "lab", frame), compute)
+        return self._colours.get((video.key, "lab", frame), compute)
 
     def bins(self, video: Reader, frame: int) -> Bins:
         """HxW uint16: the number of each pixel's colour (see ``colour``), at the working size. Read-only."""
@@ -92,20 +100,18 @@ class FrameFeatures:
         Read-only.
         """
 
-        def widen() -> Array:
+        def compute() -> Array:
             pair = self._pair(video, min(source, target), max(source, target))
             flow = (pair.there if source < target else pair.back).astype(np.float32)
             flow.setflags(write=False)
             return flow
 
-        return self.passing.get((video.key, "wide flow", source, target), widen)
+        return self.passing.get((video.key, "wide flow", source, target), compute)
 
     def camera(self, video: Reader, source: int, target: int) -> CameraMotion:
         """The motion of the background from ``source`` to ``target``."""
-        return self.store.get(
-            (video.key, "camera", source, target),
-            lambda: CameraMotion.fit(self.flow(video, source, target)),
-        )
+        pair = self._pair(video, min(source, target), max(source, target))
+        return pair.camera_there if source < target else pair.camera_back
 
     def relative_speed(self, video: Reader, frame: int) -> Array | None:
         """hxw float32 at the flow's size: motion relative to the camera, in units of the background's noise.
@@ -122,7 +128,7 @@ class FrameFeatures:
             for other in neighbours:
                 residual = self.camera(video, frame, other).residual(self.flow(video, frame, other))
                 speeds.append(np.hypot(residual[..., 0], residual[..., 1]))
-            return np.asarray(np.min(speeds, axis=0), np.float32)
+            return np.asarray(functools.reduce(np.minimum, speeds), np.float32)
 
         return self.passing.get((video.key, "speed", frame), compute)
 
@@ -142,7 +148,8 @@ class FrameFeatures:
             x = np.arange(width, dtype=np.float32) + back[..., 0]
             y = np.arange(height, dtype=np.float32)[:, None] + back[..., 1]
             returned = np.asarray(cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-            error, motion = _squared(back + returned), _squared(back)
+            returned += back
+            error, motion = _squared(returned), _squared(back)
             consistent = np.exp(-error / (CYCLE_ERROR + CYCLE_SHARE * motion))
             geometry = self.geometry(video)
             large = self._enlarge(video, back)
@@ -160,18 +167,33 @@ class FrameFeatures:
         def compute() -> FlowPair:
             a, b = self.gray(video, first), self.gray(video, second)
             if cv2.getNumThreads() == 1:
-                return FlowPair(dense_flow(a, b), dense_flow(b, a))
-            back = self._helper.submit(dense_flow, b, a)  # OpenCV lets the other thread run meanwhile
-            return FlowPair(dense_flow(a, b), back.result())
+                (there, camera_there), (back, camera_back) = _motion(a, b), _motion(b, a)
+            else:
+                other = self._helper.submit(_motion, b, a)  # OpenCV and numpy let the other thread run meanwhile
+                there, camera_there = _motion(a, b)
+                back, camera_back = other.result()
+            return FlowPair(there, back, camera_there, camera_back)
 
         return self.store.get((video.key, "flow", first, second), compute)
 
     def gray(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
-        """hxw uint8: luma at the flow's size. Cheap enough from the stored colours that it is not stored itself."""
-        geometry = self.geometry(video)
-        luma = self.lab(video, frame)[..., 0]
-        size = (geometry.flow_width, geometry.flow_height)
-        return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
+        """hxw uint8: luma at the flow's size. Read-only."""
+
+        def compute() -> npt.NDArray[np.uint8]:
+            geometry = self.geometry(video)
+            luma = cv2.extractChannel(self.lab(video, frame), 0)
+            size = (geometry.flow_width, geometry.flow_height)
+            gray = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
+            gray.setflags(write=False)
+            return gray
+
+        return self._colours.get((video.key, "gray", frame), compute)
+
+
+def _motion(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float16], CameraMotion]:
+    """``dense_flow``, and the motion of the background in it."""
+    flow = dense_flow(a, b)
+    return flow, CameraMotion.fit(flow)
 
 
 def _squared(vectors: Array) -> Array:

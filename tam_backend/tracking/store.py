@@ -23,6 +23,8 @@ from tam_backend.propagators.base import Propagated
 
 #: Bytes up to which a state is deflated.
 _DEFLATED_STATE = 4_000_000
+#: Marks the blob of a frame of which a part is stored. What zlib makes never begins with it.
+_PART = b"p"
 
 
 class BlobStore(Protocol):
@@ -74,15 +76,30 @@ class MemoryStore:
 
 
 def pack_frame(result: Propagated) -> bytes:
-    """A finished frame as a blob: quality, height, width, then the soft mask, deflated (level 1: 1 ms at 854x480)."""
-    header = np.array([result.quality], "<f8").tobytes() + np.array(result.soft.shape, "<u4").tobytes()
-    return header + zlib.compress(np.ascontiguousarray(result.soft).tobytes(), 1)
+    """A finished frame as a blob: quality, height, width, a mark, and the soft mask deflated (level 1).
+
+    Of the mask only the rows and columns between its first and last value that is not 0: top, left, height and width.
+    Deflating nothing but zeros would take longer than all the rest.
+    """
+    soft = result.soft
+    rows, columns = np.flatnonzero(soft.any(axis=1)), np.flatnonzero(soft.any(axis=0))
+    top, left = (int(n[0]) if len(n) else 0 for n in (rows, columns))
+    height, width = (int(n[-1] - n[0] + 1) if len(n) else 0 for n in (rows, columns))
+    part = np.array([top, left, height, width], "<u4").tobytes()
+    header = np.array([result.quality], "<f8").tobytes() + np.array(soft.shape, "<u4").tobytes()
+    return header + _PART + part + zlib.compress(soft[top : top + height, left : left + width].tobytes(), 1)
 
 
 def unpack_frame(blob: bytes) -> Propagated:
     quality = float(np.frombuffer(blob, "<f8", 1)[0])
     height, width = (int(n) for n in np.frombuffer(blob, "<u4", 2, 8))
-    soft = np.frombuffer(zlib.decompress(blob[16:]), np.uint8).reshape(height, width)
+    if blob[16:17] != _PART:  # of the time when the whole mask was stored
+        soft = np.frombuffer(zlib.decompress(blob[16:]), np.uint8).reshape(height, width)
+        return Propagated(soft=soft, quality=quality)
+    top, left, rows, columns = (int(n) for n in np.frombuffer(blob, "<u4", 4, 17))
+    soft = np.zeros((height, width), np.uint8)
+    part = np.frombuffer(zlib.decompress(blob[33:]), np.uint8).reshape(rows, columns)
+    soft[top : top + rows, left : left + columns] = part
     return Propagated(soft=soft, quality=quality)
 
 

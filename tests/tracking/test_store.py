@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,22 @@ def test_frames_come_back(soft, quality):
 def test_frames_that_are_not_contiguous_come_back():
     soft = np.arange(24, dtype=np.uint8).reshape(4, 6)[::2, ::-1]
     assert np.array_equal(unpack_frame(pack_frame(Propagated(soft=soft, quality=0.5))).soft, soft)
+
+
+def test_frames_stored_whole_by_older_versions_come_back():
+    soft = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    blob = struct.pack("<dII", 0.25, 3, 4) + zlib.compress(soft.tobytes(), 1)
+    back = unpack_frame(blob)
+    assert back.quality == 0.25
+    assert np.array_equal(back.soft, soft)
+
+
+def test_an_empty_margin_costs_nothing():
+    small, large = np.zeros((20, 20), np.uint8), np.zeros((2000, 3000), np.uint8)
+    small[5:15, 5:15] = large[1000:1010, 700:710] = np.arange(100).reshape(10, 10)
+    packed = [pack_frame(Propagated(soft=soft, quality=0.5)) for soft in (small, large)]
+    assert len(packed[0]) == len(packed[1])
+    assert np.array_equal(unpack_frame(packed[1]).soft, large)
 
 
 def test_states_come_back():

@@ -211,16 +211,15 @@ class EmbeddedPropagation:
         moved = arrived >= 0.5
         if not moved.any():
             return part, colour
-        consistent = arrival.consistent[part]
         depth = _depth(moved)
-        evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
-        evidence += COLOUR_WEIGHT * colour + _motion_evidence(speed[part], depth)
-        near = depth > -REACH
         inner = window(moved, REACH + 2 * RADIUS)
-        values = np.where(near, sigmoid(evidence), 0).astype(np.float32)[inner]
+        consistent, certain, near = arrival.consistent[part][inner], certain[inner], depth[inner] > -REACH
+        evidence = FLOW_WEIGHT * (2 * arrived[inner] - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
+        evidence += COLOUR_WEIGHT * colour[inner] + _motion_evidence(speed[part], depth, inner)
+        values = np.where(near, sigmoid(evidence), np.float32(0))
         lab = self._features.lab(self._video, self._last)[part][inner]
         smooth = snap(lab, values, RADIUS, FLAT)
-        self._soft[part][inner] = np.rint(np.where(near[inner], 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
+        self._soft[part][inner] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
         return part, colour
 
     def _recall(self, arrived: Array, part: Window) -> Array:
@@ -293,10 +292,11 @@ def _depth(region: npt.NDArray[np.bool_]) -> Array:
     return np.where(region, np.float32(1), -np.asarray(outside, np.float32))
 
 
-def _motion_evidence(speed: Array, depth: Array) -> Array | float:
+def _motion_evidence(speed: Array, depth: Array, inner: Window) -> Array | float:
     """Log odds from motion relative to the camera; 0 where the object does not stand out by its motion.
 
-    depth: see ``_depth``, of the mask that flow brought, for the same part of the frame as ``speed``.
+    depth: see ``_depth``, of the mask that flow brought, for the same part of the frame as ``speed``. inner: where in
+    that part they are asked for.
     """
     pace = float(np.median(speed[depth > 0]))
     trust = speed_trust(pace)
@@ -304,7 +304,7 @@ def _motion_evidence(speed: Array, depth: Array) -> Array | float:
     if ring.any():
         around = float(np.median(speed[ring]))
         trust *= min(1.0, max(0.0, math.log((pace + 0.3) / (around + 0.3)) / math.log(SPEED_RATIO)))
-    return trust * speed_odds(speed, pace) if trust > 0 else 0.0
+    return trust * speed_odds(speed[inner], pace) if trust > 0 else 0.0
 
 
 def _sample(values: Array, flow: Array, part: Window, source: Window) -> Array:
