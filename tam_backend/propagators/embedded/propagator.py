@@ -220,7 +220,8 @@ class EmbeddedPropagation:
         arrived = _sample(unit(self._before[source]), arrival.back[part], part, source)
         revised = None
         if self._revised is not None:
-            revised = _sample(unit(self._revised[source]), arrival.back[part], part, source)
+            whole = slice(0, self._before.shape[0]), slice(0, self._before.shape[1])
+            revised = _sample(unit(self._revised), arrival.back[part], part, whole)
             self._revised = np.zeros(self._geometry.work_shape, np.uint8)
             self._revised[part] = np.rint(255 * revised)
         certain, colour = self._recall(arrived, part, revised), self._colour(part)
