@@ -1,4 +1,4 @@
-"""Objects that go out of sight for a while, and come back: nothing stays on the background, and they are found again."""
+"""Objects that go out of sight for a while and come back: nothing stays on the background, and they are found again."""
 
 from __future__ import annotations
 
