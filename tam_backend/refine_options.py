@@ -20,7 +20,7 @@ class RefineOptions:
     """
 
     recipe: str = "probes"
-    below: float = 0.75
+    below: float = 0.65
 
     @property
     def tag(self) -> str:

@@ -101,6 +101,27 @@ def scene(
     return ArrayReader(frames, f"{key}-{height}x{width}x{count}"), masks
 
 
+def behind_wall(
+    reader: ArrayReader, masks: Sequence[Mask], left: int, right: int, camera: tuple[float, float]
+) -> tuple[ArrayReader, list[Mask]]:
+    """The same with a wall as high as the picture, which stands on the ground, in front of everything.
+
+    left, right: its edges on the first frame. camera: as for ``scene``.
+    """
+    margin = 32
+    skin = texture(reader.height + 4 * margin, right - left, (120, 110, 70), seed=99)
+    x, y = np.meshgrid(np.arange(reader.width, dtype=np.float32), np.arange(reader.height, dtype=np.float32))
+    frames: list[Frame] = []
+    visible: list[Mask] = []
+    for t, (frame, mask) in enumerate(zip(reader.frames, masks, strict=True)):
+        across, down = x + np.float32(camera[0] * t - left), y + np.float32(camera[1] * t + margin)
+        covered = (across >= 0) & (across < right - left)
+        wall = cv2.remap(skin, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        frames.append(np.where(covered[..., None], np.clip(wall, 0, 255).astype(np.uint8), frame))
+        visible.append(mask & ~covered)
+    return ArrayReader(frames, f"wall-{left}-{right}-{reader.key}"), visible
+
+
 RED, BLUE = (200, 80, 70), (70, 90, 200)
 
 

@@ -15,7 +15,7 @@ DISC = Disc(lambda t: (70 + 4 * t, 60 + t), 24, RED)
 def begin(reader, mask):
     features = FrameFeatures()
     geometry = features.geometry(reader)
-    return features, Origin(0, features.gray(reader, 0), 255 * mask.astype(np.uint8), geometry)
+    return features, Origin(0, features.gray(reader, 0), mask.astype(np.float32), geometry)
 
 
 def pasted(found, shape):

@@ -80,6 +80,9 @@ def test_a_replaced_mask_is_gone_on_from_and_resumes_bit_for_bit() -> None:
     assert np.array_equal(expected[2].soft, unchanged[2].soft)
     assert (expected[4].soft >= 128).sum() < 0.9 * (unchanged[4].soft >= 128).sum()
     frame, state = unpack_state(blob)
+    assert state["origin"] == 0  # the frame that a person decided on is still what the rest is compared with
+    assert state["revised"][truth[6] & (np.arange(160) > 85)].mean() > 200
+    assert state["revised"][truth[6] & (np.arange(160) < 65)].mean() < 20
     again, later = EmbeddedPropagator().begin(video, {0: truth[0]}, frame, state), []
     for number in range(7, 10):
         assert np.array_equal(again.step(number, looking(later)).soft, expected[number - 1].soft)

@@ -36,13 +36,16 @@ CENTRE = (14.5, 12.5)
 TRUE = disc(*CENTRE, 7)
 #: What is propagated: the true mask with a corner missing.
 COARSE = TRUE & ~disc(18, 16, 4)
+#: A probe in that corner: no prompt, as the propagated mask is not there, but the reason to believe one that is.
+WITNESS = Projected(18.5, 16.5, True, 0.9, 0)
 
 
 def probes(shift: float = 0.0) -> list[Projected]:
-    """Four points on the object and four off it, moved to the right."""
+    """Four points on the object and four off it, moved to the right, and the witness."""
     on = [(CENTRE[0] + dx + shift, CENTRE[1] + dy) for dx, dy in ((0, 0), (-4, 0), (0, -4), (-3, 3))]
     off = [(3.5 + shift, 3.5), (3.5 + shift, 20.5), (26.5 + shift, 3.5), (26.5 + shift, 20.5)]
-    return [Projected(x, y, True, 0.9, 0) for x, y in on] + [Projected(x, y, False, 0.9, 0) for x, y in off]
+    used = [Projected(x, y, True, 0.9, 0) for x, y in on] + [Projected(x, y, False, 0.9, 0) for x, y in off]
+    return [*used, WITNESS]
 
 
 class _Coarse:
@@ -130,7 +133,7 @@ def test_an_accepted_mask_replaces_the_frames_and_enters_memory_at_once() -> Non
     assert frames[3][2] == pytest.approx(0.7)  # between 0.5 and the segmenter's 0.9
     ((frame, points, logits),) = segmenter.refined
     assert frame == 3
-    assert {(p.x, p.y, p.positive) for p in points} == {(p.x, p.y, p.positive) for p in probes()}
+    assert {(p.x, p.y, p.positive) for p in points} == {(p.x, p.y, p.positive) for p in probes()[:-1]}
     assert logits.min() < -2 < 2 < logits.max()  # log odds, not probabilities
     decided = decisions(made, video, store)
     assert list(decided) == [3]
@@ -146,8 +149,8 @@ def test_an_accepted_mask_replaces_the_frames_and_enters_memory_at_once() -> Non
         (RefiningDisc(COARSE), "nearly the propagated mask"),
         (RefiningDisc(disc(*CENTRE, 11)), "area is"),
         (RefiningDisc(disc(22.5, 12.5, 7)), "agrees with the propagated mask by"),
-        (RefiningDisc(TRUE & ~disc(10.5, 12.5, 2)), "1 of 8 concentrated probes contradict it"),
-        (RefiningDisc(TRUE | disc(26.5, 20.5, 2)), "1 of 8 concentrated probes contradict it"),
+        (RefiningDisc(TRUE & ~disc(10.5, 12.5, 2)), "1 of 9 concentrated probes contradict it"),
+        (RefiningDisc(TRUE | disc(26.5, 20.5, 2)), "1 of 9 concentrated probes contradict it"),
     ],
 )
 def test_a_rejected_mask_changes_nothing_and_says_why(segmenter: RefiningDisc, reason: str) -> None:
@@ -162,16 +165,27 @@ def test_a_rejected_mask_changes_nothing_and_says_why(segmenter: RefiningDisc, r
 
 def test_probes_that_the_segmenter_does_not_see_count_as_well() -> None:
     """A probe that contradicts the propagated mask is no prompt, but speaks for or against the new mask."""
-    lost = Projected(18.5, 16.5, True, 0.9, 0)
     assert TRUE[16, 18]
     assert not COARSE[16, 18]
-    points = choose([*probes(), lost], COARSE * np.uint8(255))
+    points = choose(probes(), COARSE * np.uint8(255))
     assert points[-1].dropped == "the mask is not there"
     decision = Decision(0, 1, 0.5, 0.5, points)
     small = disc(14, 12, 6) & ~disc(18, 16, 3)
     right, wrong = (Refined(mask, mask * np.uint8(250), 0.9, 0.9) for mask in (TRUE, small))
     assert judge(decision, right, COARSE).accepted
-    assert judge(decision, wrong, COARSE).refused == ("1 of 9 concentrated probes contradict it",)
+    assert "1 of 9 concentrated probes contradict it" in judge(decision, wrong, COARSE).refused
+
+
+def test_a_large_part_does_not_change_without_a_probe_in_it() -> None:
+    before, lump = disc(*CENTRE, 7), disc(18, 16, 3)
+    unseen = choose(probes()[:-1], before * np.uint8(255))
+    for mask, old in ((before & ~lump, before), (before, before & ~lump)):
+        refined = Refined(mask, mask * np.uint8(250), 0.9, 0.9)
+        (reason,) = judge(Decision(0, 1, 0.5, 0.5, unseen), refined, old).refused
+        assert "no probe says why a part of 0." in reason
+        side = bool(mask[16, 18])
+        seen = choose([*probes()[:-1], Projected(18.5, 16.5, side, 0.9, 0)], old * np.uint8(255))
+        assert judge(Decision(0, 1, 0.5, 0.5, seen), refined, old).accepted
 
 
 def test_only_poor_masks_are_looked_at_and_not_again_soon_after() -> None:

@@ -14,10 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tam_backend.features.filters import unit
 from tam_backend.features.frames import dense_flow
 from tam_backend.features.geometry import Geometry
-from tam_backend.propagators.base import SoftMask
 
 Array = npt.NDArray[np.float32]
 Gray = npt.NDArray[np.uint8]
@@ -35,12 +33,12 @@ COMPARED, ALIKE = 7, 16.0
 
 
 class Origin:
-    """One run's memory of the frame that it began at, or of a later one whose mask was refined."""
+    """One run's memory of the frame that it began at."""
 
-    def __init__(self, frame: int, image: Gray, mask: SoftMask, geometry: Geometry) -> None:
-        """image: hxw uint8, grey, of the flow's size. mask: HxW uint8, of the working size."""
-        self.frame, self.mask = frame, mask
-        self._image, self._mask, self._geometry = image, unit(mask), geometry
+    def __init__(self, frame: int, image: Gray, mask: Array, geometry: Geometry) -> None:
+        """image: hxw uint8, grey, of the flow's size. mask: HxW float32 in [0, 1], of the working size."""
+        self.frame = frame
+        self._image, self._mask, self._geometry = image, mask, geometry
         self._way = np.zeros((*image.shape, 2), np.int16)
         self._left = False
 

@@ -43,6 +43,9 @@ SHARPNESS = 12.0
 #: Where a frame looks as the first one of the run, the mask that a person decided there counts for this share against
 #: the one that flow brings, and both together count for so much more.
 RECALL_WEIGHT, RECALL_CERTAIN = 0.9, 0.5
+#: Where refinement changed a mask, and so many pixels around, the mask of the first frame is not asked again: it would
+#: put back what was refined away.
+REVISED = 2
 #: Soft values up to this one are not carried on.
 FAINT = 12
 #: The longest flow is looked for so far around the mask, pixels.
@@ -88,11 +91,11 @@ class EmbeddedPropagation:
         self._features, self._video, self._last = features, video, start
         self._geometry = features.geometry(video)
         soft = {f: self._geometry.to_work(255 * m.astype(np.uint8)) for f, m in sorted(anchors.items())}
-        self._anchors = frozenset(anchors)
         self._colours, self._usual = self._learn(soft)
         self._assessment = Assessment(features, video, soft)
         self._probes: Correspondence | None = None
         self._crossing = False
+        self._revised: SoftMask | None = None  # where refinement changed the mask, carried along; None: nowhere
         if state is None:
             self._soft: SoftMask = soft[start]
             self._sighting = Sighting.first(self._soft >= SOFT_THRESHOLD)
@@ -101,12 +104,11 @@ class EmbeddedPropagation:
             self._soft = np.asarray(state["soft"], np.uint8)
             self._sighting = Sighting.of(state["sighting"])
             origin = int(state["origin"])
-            self._origin = self._remember(
-                origin, np.asarray(state["reference"]) if "reference" in state else soft[origin]
-            )
+            self._origin = self._remember(origin, soft[origin])
             self._origin.resume(state)
             self._assessment.resume(state["assessment"])
             self._crossing = bool(state["crossing"])
+            self._revised = np.asarray(state["revised"], np.uint8) if "revised" in state else None
             if "probes.at" in state:
                 self._probes = Correspondence.of(state)
         self._before = self._soft
@@ -119,8 +121,8 @@ class EmbeddedPropagation:
             "assessment": self._assessment.state(),
             "crossing": np.array(self._crossing),
         }
-        if self._origin.frame not in self._anchors:
-            arrays["reference"] = self._origin.mask
+        if self._revised is not None:
+            arrays["revised"] = self._revised.copy()
         return arrays if self._probes is None else arrays | self._probes.state()
 
     def step(self, frame: int, review: Review | None = None) -> Propagated:
@@ -131,6 +133,7 @@ class EmbeddedPropagation:
     def cut(self) -> None:
         """The next step leads into another shot: appearance instead of flow, until the object is found there."""
         self._crossing = True
+        self._revised = None
         self._origin.leave()
         if self._probes is not None:
             self._probes.forget()
@@ -165,11 +168,18 @@ class EmbeddedPropagation:
         better = review(result, partial(self._probes.project, lab, self._geometry))
         if better is not None:
             result = better
-            self._soft = self._geometry.to_work(better.soft)
-            self._origin = self._remember(self._last, self._soft)  # else it would put back what was refined away
+            self._revise(self._geometry.to_work(better.soft))
         if result.quality >= PLANT_QUALITY:
             self._probes.plant(self._last, self._soft >= SOFT_THRESHOLD, lab)
         return result
+
+    def _revise(self, refined: SoftMask) -> None:
+        """Go on from the refined mask of this frame."""
+        changed = (refined >= SOFT_THRESHOLD) != (self._soft >= SOFT_THRESHOLD)
+        side = 2 * REVISED + 1
+        around = np.asarray(cv2.dilate(changed.view(np.uint8), np.ones((side, side), np.uint8)), np.uint8)
+        before = self._revised if self._revised is not None else np.uint8(0)
+        self._revised, self._soft = np.maximum(before, 255 * around), refined
 
     def _advance(self, frame: int) -> Propagated:
         previous, self._last = self._last, frame
@@ -200,6 +210,7 @@ class EmbeddedPropagation:
         empty elsewhere), and the log odds by colour there."""
         sources = self._before > FAINT
         if not sources.any():
+            self._revised = None
             part = slice(0, 1), slice(0, 1)
             return part, self._colour(part)
         arrival = self._features.arrival(self._video, previous, self._last)
@@ -207,7 +218,13 @@ class EmbeddedPropagation:
         longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
         part = window(sources, math.ceil(longest) + RING[1])
         arrived = _sample(unit(self._before[source]), arrival.back[part], part, source)
-        certain, colour = self._recall(arrived, part), self._colour(part)
+        revised = None
+        if self._revised is not None:
+            whole = slice(0, self._before.shape[0]), slice(0, self._before.shape[1])
+            revised = _sample(unit(self._revised), arrival.back[part], part, whole)
+            self._revised = np.zeros(self._geometry.work_shape, np.uint8)
+            self._revised[part] = np.rint(255 * revised)
+        certain, colour = self._recall(arrived, part, revised), self._colour(part)
         moved = arrived >= 0.5
         if not moved.any():
             return part, colour
@@ -222,9 +239,12 @@ class EmbeddedPropagation:
         self._soft[part][inner] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
         return part, colour
 
-    def _recall(self, arrived: Array, part: Window) -> Array:
+    def _recall(self, arrived: Array, part: Window, revised: Array | None) -> Array:
         """Put the mask that flow brings to a part of this frame right by that of the frame the run began at. Returns
-        for each pixel how much it looks as it did there, in [0, 1]."""
+        for each pixel how much it looks as it did there, in [0, 1].
+
+        revised: of the part, in [0, 1], how far refinement knows better than that frame; None: nowhere.
+        """
         certain = np.zeros_like(arrived)
         moved = arrived >= 0.5
         if not moved.any():
@@ -246,12 +266,14 @@ class EmbeddedPropagation:
 
         alike, mask = (common(values, rows.start, columns.start) for values in (alike, mask))
         common(certain, top, left)[:] = alike
+        if revised is not None:
+            alike = alike * (1 - common(revised, top, left))
         ours = common(arrived, top, left)
         ours += RECALL_WEIGHT * alike * (mask - ours)
         return certain
 
     def _remember(self, frame: int, soft: SoftMask) -> Origin:
-        return Origin(frame, self._features.gray(self._video, frame), soft, self._geometry)
+        return Origin(frame, self._features.gray(self._video, frame), unit(soft), self._geometry)
 
     def _colour(self, part: Window) -> Array:
         """Log odds of the object by the colours of a part of this frame."""

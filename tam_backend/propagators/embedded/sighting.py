@@ -28,7 +28,7 @@ STOPPED, PATIENCE = 0.15, 0.9
 #: Without motion that stands out this far, colour alone is no reason to say that the object is back.
 SEARCH_TRUST = 0.5
 #: Frames after which the search ends.
-SEARCH_FRAMES = 40
+SEARCH_FRAMES = 120
 #: Half the side of the searched square: this many times the root of the area, plus a share of the way made since.
 SEARCH_SIZE, SEARCH_WAY = 2.0, 0.5
 #: A find has log odds over the first number everywhere (averaged over a few pixels) and over the second on average...
@@ -121,9 +121,11 @@ class Sighting:
             return None
         way = self.gone * math.hypot(self.row_way, self.column_way)
         half = SEARCH_SIZE * math.sqrt(self.area) + SEARCH_WAY * way
+        # What went on out of the picture comes back at its edge.
+        places = (min(max(p, 0.0), float(n)) for p, n in zip((self.row, self.column), speed.shape, strict=True))
         rows, columns = (
             slice(max(0, round(centre - half)), max(0, min(size, round(centre + half))))
-            for centre, size in zip((self.row, self.column), speed.shape, strict=True)
+            for centre, size in zip(places, speed.shape, strict=True)
         )
         part = rows, columns
         if min(speed[part].shape) < BLUR:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from tam_backend.prompts import Mask
@@ -29,6 +30,10 @@ GROWTH = (0.65, 1.5)
 #: and that the segmenter did not see. Where more do, memory shows something that neither mask is. Of all the figures
 #: here this one tells good from bad: on all test sequences, masks below it had gained, on average.
 CONTRADICTED = 0.05
+
+#: A connected part that is added or taken away needs a witness, if it is larger than this share of the propagated mask:
+#: a concentrated probe in it that says so. (One child of a group, taken away because it had no probe, cost 13 points.)
+UNWITNESSED = 0.04
 
 #: A pixel that the propagated mask did not have is claimed with no more than this: another object that is surer of it
 #: keeps it.
@@ -90,6 +95,9 @@ def judge(decision: Decision, refined: Refined, before: Mask) -> Decision:
     wrong = sum(bool(refined.mask[int(p.y), int(p.x)]) != p.positive for p in tests)
     if wrong > CONTRADICTED * len(tests):
         reasons.append(f"{wrong} of {len(tests)} concentrated probes contradict it")
+    share = _unwitnessed(refined.mask, before, tests)
+    if share > UNWITNESSED:
+        reasons.append(f"no probe says why a part of {share:.2f} of the propagated mask changes")
     return replace(
         decision,
         refused=tuple(reasons),
@@ -98,6 +106,19 @@ def judge(decision: Decision, refined: Refined, before: Mask) -> Decision:
         agreement=float(agreement),
         growth=float(growth),
     )
+
+
+def _unwitnessed(after: Mask, before: Mask, tests: Sequence[Point]) -> float:
+    """Area of the largest connected part that is added or taken away and has no probe on its new side, over the area
+    of the mask before."""
+    largest = 0
+    for changed, side in ((after & ~before, True), (before & ~after, False)):
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(changed.astype(np.uint8))
+        areas = stats[:, cv2.CC_STAT_AREA].copy()
+        areas[0] = 0
+        areas[[int(labels[int(p.y), int(p.x)]) for p in tests if p.positive == side]] = 0
+        largest = max(largest, int(areas.max()))
+    return largest / max(1, np.count_nonzero(before))
 
 
 def claim(refined: Refined, before: Mask) -> SoftMask:
