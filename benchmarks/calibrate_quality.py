@@ -44,10 +44,14 @@ from tam_backend.evaluation.layouts import find_sequences
 from tam_backend.evaluation.metrics import region_similarity
 from tam_backend.evaluation.robot import next_click
 from tam_backend.prompts import FramePrompts, Mask
-from tam_backend.propagators.base import SOFT_THRESHOLD
+from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated
 from tam_backend.propagators.embedded.assessment import Assessment
 from tam_backend.quality import NEEDS_A_LOOK, PARTS, Calibration, agreement
 from tam_backend.quality.calibration import parse_calibration
+from tam_backend.refine_options import RefineOptions
+from tam_backend.tracking.fusion import fuse, share_of_later, weight_of_later
+from tam_backend.tracking.refinement import Journal, RefiningPropagator
+from tam_backend.tracking.store import MemoryStore
 from tam_backend.video.base import Reader
 
 TARGET = Path(__file__).resolve().parents[1] / "tam_backend" / "quality" / "embedded.json"
@@ -81,8 +85,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A frame between two anchors, gone through from both sides: figures and agreement of the masks, share of the far
-    one in the mask made of both, and its IoU."""
+    """A frame between two anchors, reached from both sides: parts and agreement of the two masks, share of the far one
+    in the mask made of both, and its IoU."""
 
     sequence: str
     near: tuple[float, ...]
@@ -90,6 +94,14 @@ class Pair:
     agreement: float
     share: float
     iou: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Half:
+    """A frame as it was reached from one side."""
+
+    made: Propagated
+    parts: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,40 +163,46 @@ def collect(sequence: Sequence, object_id: int, kind: str) -> tuple[list[Sample]
         truth = [video.truth(f) for f in range(len(video))]
     samples: list[Sample] = []
     pairs: list[Pair] = []
-    halves: dict[int, tuple[npt.NDArray[np.uint8], tuple[float, ...]]] = {}
+    halves: dict[int, Half] = {}
+    propagator = as_tracked(engine)
     name = f"{sequence.name}/{object_id}"
     for run in runs(engine, video, truth, kind != "plain"):
-        propagation = engine.propagator.begin(video, run.anchors, run.start)
+        propagation = propagator.begin(video, run.anchors, run.start)
         soft_anchors = {f: 255 * m.astype(np.uint8) for f, m in run.anchors.items()}
         watch = Assessment(features, video, soft_anchors)
         at, label = run.start, run.name + (f" {kind}" if kind != "plain" else "")
         for frame in run.frames:
-            soft = propagation.step(frame).soft
-            found = watch.parts(at, frame, soft)
+            made = propagation.step(frame)
+            found = watch.parts(at, frame, made.soft)
             at = frame
             if found is None:
                 continue
             values = tuple(found[n] for n in PARTS)
-            iou = region_similarity(soft >= SOFT_THRESHOLD, truth[frame])
+            iou = region_similarity(made.soft >= SOFT_THRESHOLD, truth[frame])
             samples.append(Sample(name, label, frame, values, run.given, iou))
             if len(run.anchors) == 2 and run.frames.step > 0:
-                halves[frame] = (soft, values)
+                halves[frame] = Half(made, values)
             elif len(run.anchors) == 2 and frame in halves:
-                pairs.append(pair(sequence.name, sorted(run.anchors), frame, halves.pop(frame), (soft, values), truth))
+                share = share_of_later(frame, *sorted(run.anchors))
+                if 0 < share < 1:
+                    pairs.append(pair(sequence.name, share, halves[frame], Half(made, values), truth[frame]))
         halves = halves if run.frames.step > 0 else {}
     return samples, pairs
 
 
-def pair(
-    name: str, ends: list[int], frame: int, on: tuple[npt.NDArray[np.uint8], tuple[float, ...]],
-    back: tuple[npt.NDArray[np.uint8], tuple[float, ...]], truth: list[Mask],
-) -> Pair:  # fmt: skip
-    """Mixed by the distance from the ends."""
-    share = (frame - ends[0]) / (ends[1] - ends[0])
-    mixed = (1 - share) * on[0].astype(np.float32) + share * back[0].astype(np.float32)
-    iou = region_similarity(mixed >= SOFT_THRESHOLD, truth[frame])
-    near, far = (on, back) if share <= 0.5 else (back, on)
-    return Pair(name, near[1], far[1], agreement(on[0], back[0]), min(share, 1 - share), iou)
+def as_tracked(engine: Engine) -> RefiningPropagator:
+    """The propagator as the product uses it: poor masks are refined."""
+    options = engine.refine or RefineOptions()
+    journal = Journal(MemoryStore(1_000_000), engine.version)
+    return RefiningPropagator(engine.propagator, engine.segmenter, options, journal)  # type: ignore[arg-type]
+
+
+def pair(name: str, share: float, on: Half, back: Half, truth: Mask) -> Pair:
+    """The two sides of a frame put together as the product does. share: of the later side, by distance alone."""
+    iou = region_similarity(fuse(on.made, back.made, share).soft >= SOFT_THRESHOLD, truth)
+    weight = weight_of_later(on.made.quality, back.made.quality, share)
+    near, far = (on, back) if weight <= 0.5 else (back, on)
+    return Pair(name, near.parts, far.parts, agreement(on.made.soft, back.made.soft), min(weight, 1 - weight), iou)
 
 
 def fit(samples: list[Sample]) -> tuple[float, dict[str, float], float]:

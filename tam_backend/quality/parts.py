@@ -39,7 +39,7 @@ def ring(inside: Region, width: int) -> Region:
     return np.asarray(cv2.dilate(inside.view(np.uint8), kernel)).view(bool) & ~inside
 
 
-def sample(region: Region, view: View, count: int = 2000) -> Points:
+def sample(region: Region, view: View, count: int = 1000) -> Points:
     """(rows, columns) in the frame of the pixels of a region; every n-th of them if there are more than ``count``.
 
     region: hxw bool, the part ``view`` of the frame.

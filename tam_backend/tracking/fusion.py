@@ -30,16 +30,24 @@ def share_of_later(frame: int, earlier: int, later: int) -> float:
     return min(1.0, max(0.0, share))
 
 
+def weight_of_later(earlier: float, later: float, share: float) -> float:
+    """How much of the later anchor's soft values is taken, in [0, 1]; earlier, later: qualities of the two masks.
+
+    share: see ``share_of_later``.
+    """
+    weights = [(1 - share) * earlier**QUALITY_POWER, share * later**QUALITY_POWER]
+    total = sum(weights)
+    weight = weights[1] / total if total > 0 else share
+    return math.ceil(255 * weight - 0.5) / 255  # so that of 255 here and 0 there never both are "object"
+
+
 def fuse(earlier: Propagated, later: Propagated, share: float) -> Propagated:
     """One result for a frame that was reached from both sides.
 
     share: of the later anchor's run by distance, in (0, 1). The soft values are averaged, so that where the sides
     disagree the one that counts more decides, the earlier one at a tie, and where both are in doubt the doubt stays.
     """
-    weights = [(1 - share) * earlier.quality**QUALITY_POWER, share * later.quality**QUALITY_POWER]
-    total = sum(weights)
-    weight = weights[1] / total if total > 0 else share
-    weight = math.ceil(255 * weight - 0.5) / 255  # so that of 255 here and 0 there never both are "object"
+    weight = weight_of_later(earlier.quality, later.quality, share)
     soft = np.asarray(cv2.addWeighted(earlier.soft, 1 - weight, later.soft, weight, 0), np.uint8)
     quality = fused_quality(earlier.quality, earlier.soft, later.quality, later.soft, weight)
     return Propagated(soft, quality)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tam_backend.quality import review, suggest
-from tam_backend.quality.suggestion import BELIEF, FALL, FIRM, LEAST_FALL, REACH, START
+from tam_backend.quality.suggestion import BELIEF, COMES_TRUE, FALL, FIRM, LEAST_ERROR, LEAST_FALL, REACH, START
 
 CURVES = st.dictionaries(st.integers(0, 400), st.floats(0, 1), min_size=1, max_size=80)
 
@@ -33,18 +33,15 @@ def slow_suggestion(quality, confirmed):
     fall = max(fall, LEAST_FALL)
 
     def usual(distance):
-        return max(0.0, start - fall * np.log(max(distance, 1)))
+        return min(1.0, max(LEAST_ERROR, 1 - start + fall * np.log(distance)))
 
-    believed = {f: BELIEF * quality[f] + (1 - BELIEF) * usual(way(f)) for f in open_frames}
-    gains = {}
+    errors = {f: BELIEF * (1 - quality[f]) + (1 - BELIEF) * usual(way(f)) for f in open_frames}
+    gains = dict(errors)
     for f in open_frames:
-        before = max((c for c in confirmed if c < f), default=f - 4 * REACH)
-        after = min((c for c in confirmed if c > f), default=f + 4 * REACH)
-        gains[f] = max(0.0, 1 - believed[f])
         for g in open_frames:
-            nearer = 2 * (f - g) <= f - before if g < f else 2 * (g - f) <= after - f
+            nearer = abs(f - g) < way(g)
             if g != f and abs(f - g) <= REACH and nearer:
-                gains[f] += max(0.0, usual(abs(f - g)) - believed[g])
+                gains[f] += COMES_TRUE * errors[g] * (1 - usual(abs(f - g)) / usual(way(g)))
     return gains
 
 
@@ -69,6 +66,17 @@ def test_equals_go_to_the_earlier_frame():
 def test_a_poor_stretch_beats_a_poorer_single_frame():
     quality = dict.fromkeys(range(100), 0.9) | {10: 0.1} | dict.fromkeys(range(60, 80), 0.4)
     assert 60 <= suggest(quality, [0, 50, 99]).frame < 80
+
+
+def test_where_masks_are_poor_at_once_the_poorest_comes_first():
+    """What is around it is not expected to gain much, wherever it is."""
+    quality = dict.fromkeys(range(1, 12), 0.4) | {2: 0.0}
+    assert suggest(quality, [0, 12]).frame == 2
+
+
+def test_a_few_frames_that_seem_poor_do_not_outweigh_a_long_way():
+    quality = {f: 0.9 - 0.1 * np.log(min(f, 100 - f)) for f in range(1, 100)} | {99: 0.6}
+    assert 40 <= suggest(quality, [0, 100]).frame <= 60
 
 
 def test_of_two_equal_gaps_the_poor_one_comes_first():
