@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Changes whenever the same options may give other masks.
-VERSION = 1
+VERSION = 2
 
 RECIPES = ("probes", "clicks")
 
