@@ -181,11 +181,7 @@ class ClickAnswers:
             for region in draft.get("result") or []
             if region.get("type") in PROMPT_TYPES and not is_waiting(region)
         ]
-        try:
-            asks = parse_asks(task, {"result": prompts}, config, frames)
-        except BadInput as e:
-            log.info("task %s: the draft's other objects cannot be read: %s", task.get("id"), e)
-            return []
+        asks = self._read_saved(prompts, task, config, frames)
         # A draft that lags behind the page would bring masks of fewer prompts than the page has.
         tracks = self._tracks.of_task(work.label_studio, work.task)
         latest = {(t.tag, t.label, t.ids) for t in tracks if not any(t.overlaps(n) for n in tracks if n.id > t.id)}
@@ -219,8 +215,9 @@ class ClickAnswers:
         """
         regions: list[Json] = []
         with self._objects.tracker(clip, reader) as tracker:
+            ready = {ask.object: r for ask in asks for r in rivals if r.ask == ask}
             targets, clicked = (
-                [self._objects.prepare(ask, task, clip, reader, work, tracker) for ask in some]
+                [ready.get(a.object) or self._objects.prepare(a, task, clip, reader, work, tracker) for a in some]
                 for some in (asks, ticket.work if asks else [])
             )
             known = {t.ask.object for t in (*targets, *clicked)}
@@ -301,6 +298,15 @@ class ClickAnswers:
         return list(taken.values())
 
     @staticmethod
+    def _read_saved(prompts: list[Json], task: Json, config: LabelConfig, frames: int) -> list[Ask]:
+        """The objects of saved prompts; none where those cannot be read, which is nothing the click can help."""
+        try:
+            return parse_asks(task, {"result": prompts}, config, frames)
+        except BadInput as e:
+            log.info("task %s: the person's other objects cannot be read: %s", task.get("id"), e)
+            return []
+
+    @staticmethod
     def _read_again(ask: Ask, task: Json, config: LabelConfig, frames: int) -> Ask:
         """The same prompts with the masks that the task has now."""
         prompts = [p.region for p in ask.prompts if not p.merged]
@@ -320,11 +326,7 @@ class ClickAnswers:
         prompts = [r for r in saved.regions if r.get("type") in PROMPT_TYPES] if saved.certain else []
         if not any(is_waiting(r) and r.get("id") not in known for r in prompts):
             return []
-        try:
-            asks = parse_asks(task, {"result": prompts}, config, frames)
-        except BadInput as e:
-            log.info("task %s: points that wait for an answer cannot be read: %s", task.get("id"), e)
-            return []
+        asks = self._read_saved(prompts, task, config, frames)
         mine = {a.object for a in taken}
         return [
             replace(a, answered=True)  # the page may show masks of it from before

@@ -93,7 +93,8 @@ class TaskObjects:
         newest = {p.frame: places.get(p.id, len(places)) for p in ask.prompts}  # the last prompt of a frame counts
         return TaskObject(ask, clip, work, anchors, sent.deleted, sent.unsure, newest)
 
-    def against(self, targets: Iterable[TaskObject], rivals: Iterable[TaskObject] = ()) -> list[TaskObject]:
+    @staticmethod
+    def against(targets: Iterable[TaskObject], rivals: Iterable[TaskObject] = ()) -> list[TaskObject]:
         """The targets as rivals of each other and of ``rivals``, as far as they are on the same picture."""
         targets = list(targets)
         everyone = [*targets, *rivals]
