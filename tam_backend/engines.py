@@ -52,7 +52,7 @@ def _embedded(settings: Settings) -> Engine:
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
-    version = "4" if options is None else f"4-{options.tag}"
+    version = "5" if options is None else f"5-{options.tag}"
     shots = Shots(features)
     return Engine("embedded", version, segmenter, propagator, "no weights, cpu", shots, options, concurrent=True)
 

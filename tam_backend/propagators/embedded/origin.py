@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tam_backend.features.frames import dense_flow
+from tam_backend.features.frames import quick_flow
 from tam_backend.features.geometry import Geometry
 
 Array = npt.NDArray[np.float32]
@@ -26,8 +26,6 @@ Window = tuple[slice, slice]
 FRACTION = 32
 #: Pixels around the object in which the way is put right, at the flow's size, and the smallest side of that part.
 AROUND, SMALLEST = 16, 32
-#: What is left to put right is small: the quick preset is good enough.
-PRESET = cv2.DISOPTICAL_FLOW_PRESET_FAST
 #: Side of the square in which two frames are compared, and the mean difference in grey levels at which they still look
 #: alike to 1/e.
 COMPARED, ALIKE = 7, 16.0
@@ -82,7 +80,7 @@ class Origin:
         here = np.ascontiguousarray(image[rows, columns])
         way = self._unpacked((rows, columns))
         before = self._warped(way, rows, columns)
-        rest = dense_flow(here, before, PRESET).astype(np.float32)
+        rest = quick_flow(here, before).astype(np.float32)  # little is left to put right
         improved = _composed(rest, way, (0, 0))
         error = _difference(here, before)
         better = _difference(here, self._warped(improved, rows, columns))
