@@ -21,8 +21,8 @@ from tam_backend.video.base import Reader
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
 #: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
 PASSING_BYTES = 24 * 1024 * 1024
-#: Bound of the colours that are kept: at 854x480 those of 9 frames, as cuts are looked for 6 frames ahead.
-COLOURS_BYTES = 12 * 1024 * 1024
+#: Bound of the colours that are kept: at 854x480 those of 15 frames, as fades are looked for 11 frames ahead.
+COLOURS_BYTES = 20 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
 #: Pixels between the patches of the search, and steps of each towards its best place. Half as far apart and twice as
