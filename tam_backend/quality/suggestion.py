@@ -113,8 +113,8 @@ def _gains(
     lines = np.zeros((3, size + 2 * REACH), np.float32)
     lines[:, frames - first + REACH] = errors, (1 - START_COUNTS) * hard, distance
     windows = np.lib.stride_tricks.sliding_window_view(lines, 2 * REACH + 1, axis=1)
-    offsets = np.abs(np.arange(-REACH, REACH + 1)).astype(np.float32)
-    hope = curve[np.abs(np.arange(-REACH, REACH + 1))].astype(np.float32)
+    offsets = np.abs(np.arange(-REACH, REACH + 1))
+    hope = curve[offsets].astype(np.float32)
     start = (START_COUNTS * hard).astype(np.float32)
     gains = np.empty(len(frames))
     for at in range(0, len(frames), _CHUNK):
