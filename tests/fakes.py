@@ -197,7 +197,8 @@ class FakeLabelStudio:
                     annotation = fake.annotations[int(path.strip("/").rpartition("/")[2])]
                     annotation.update(body or {})
                     return self._answer(200, annotation)
-                task = fake.tasks.get(int(path.strip("/").rpartition("/")[2]))
+                name = path.strip("/").rpartition("/")[2]
+                task = fake.tasks.get(int(name)) if name.isascii() and name.isdigit() else None
                 if task is None:
                     return self._answer(404, {"detail": "No Task matches the given query."})
                 if self.command == "PATCH":

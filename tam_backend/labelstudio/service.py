@@ -24,6 +24,7 @@ from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.renewal import LinkRenewal
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.labelstudio.shapes import check_result, check_task, check_work
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
@@ -154,16 +155,18 @@ class Service:
         if not isinstance(project, dict) or not isinstance(tasks, list):
             raise BadInput(f"{action} must carry project and tasks or annotation")
         if action == "TASKS_DELETED":
-            self._forget({t.get("id") for t in tasks if isinstance(t, dict)})
+            self._forget({t["id"] for t in tasks if isinstance(t, dict) and isinstance(t.get("id"), int)})
             return
         config = parse_label_config(str(project.get("label_config", "")))
         if action == "PROJECT_UPDATED":
             self._drop_removed_labels(project.get("id"), config)
         if action == "TASKS_CREATED":
-            for task in tasks:
+            for i, task in enumerate(tasks):
                 if isinstance(task, dict) and isinstance(task.get("data"), dict):
+                    check_task(task, f"tasks[{i}]")
                     self._fill(task, str(project.get("id")), config, base)
         elif isinstance(annotation := event.get("annotation"), dict):
+            check_work(annotation, "annotation")
             self._workers.submit(self._repair, annotation, config)
 
     def predict(
@@ -177,9 +180,9 @@ class Service:
         started = time.monotonic()
         config = parse_label_config(label_config)
         for i, task in enumerate(tasks):
-            if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
-                raise BadInput(f"tasks[{i}] must be an object with data")
+            check_task(task, f"tasks[{i}]")
         if context and context.get("result"):
+            check_result(context["result"], "params.context.result")
             if len(tasks) != 1:
                 raise BadInput(f"an interactive request is about one task, not {len(tasks)}")
             answer = self._clicks.answer(tasks[0], context, config, project or "", started)

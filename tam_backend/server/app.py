@@ -13,6 +13,7 @@ from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
 from tam_backend.server.auth import Guard
 from tam_backend.server.frames import FrameServer, frames_blueprint
+from tam_backend.server.openapi import openapi_blueprint
 from tam_backend.server.status import status_blueprint
 from tam_backend.sessions.progress import Progress
 from tam_backend.settings import Settings
@@ -40,6 +41,7 @@ def create_app(
     Guard(app, settings)
     frames = FrameServer(service.library, settings, progress)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
+    app.register_blueprint(openapi_blueprint())
     app.register_blueprint(status_blueprint(lambda: service.status(), progress))
 
     def base_url() -> str:
@@ -89,6 +91,10 @@ def create_app(
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> tuple[Response, int]:
         return jsonify(error=error.description or error.name), error.code or 500
+
+    @app.errorhandler(RecursionError)
+    def too_deep(error: RecursionError) -> tuple[Response, int]:
+        return expected(BadInput("the request's JSON is nested too deeply"))
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> tuple[Response, int]:
