@@ -34,7 +34,7 @@ def create_app(
     """
     service = service or Service(settings)
     progress = progress or service.jobs
-    app = Flask("tam_backend")
+    app = Flask("tam_backend", static_folder=None)
     app.url_map.merge_slashes = False  # an address is right or not found; nobody is sent on
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import copy
+import functools
 import json
 import logging
 import shutil
@@ -19,7 +21,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Target:
         environ |= {"TAM_MEDIA_ROOTS": str(root / "media"), "TAM_FRAME_LINK_DAYS": "2", "TAM_MAX_REQUEST_MB": "2"}
         self.settings = Settings.from_env(environ)
         self.service = Service(self.settings, fake_engine())
-        app = create_app(self.settings, TrackAnything, self.service)
+        self.app = app = create_app(self.settings, TrackAnything, self.service)
         self.log: list[str] = []
         handler = logging.Handler(logging.INFO)
         plain, safe = logging.Formatter("%(message)s"), SafeFormatter(self.settings)
@@ -87,12 +88,16 @@ class Target:
         self._server = create_server(app, host="127.0.0.1", port=0, threads=8, max_request_body_size=2_000_000)
         self.origin = f"http://127.0.0.1:{self._server.effective_port}"
         self.url = f"{self.origin}/{self.settings.secret_path}"
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         credentials = f"{USER}:{SECRETS['TAM_BASIC_AUTH_PASSWORD']}".encode()
         self.headers = {"Authorization": "Basic " + base64.b64encode(credentials).decode()}
         self.session = requests.Session()
         self.frames = self._prepare()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # how waitress ends when its socket is closed
+            self._server.run()
 
     def _prepare(self) -> list[str]:
         """Give the task its frames, as its first opening does."""
@@ -117,8 +122,9 @@ class Target:
         return body
 
     def close(self) -> None:
-        self._server.close()
         self.session.close()
+        self._server.close()
+        self._thread.join()
         self.service.close()
         self.label_studio.close()
         logging.getLogger().removeHandler(self._handler)
@@ -158,8 +164,9 @@ _NASTY = st.sampled_from(
 )  # fmt: skip
 
 
+@functools.cache
 def captured() -> list[tuple[str, Any]]:
-    """(path, body) of the captured requests that have one, with the configuration and the sizes of the fuzzed task."""
+    """(path, body) of the captured requests that have one."""
     found = []
     for file in sorted(PAYLOADS.glob("*.json")):
         request = json.loads(file.read_text())
@@ -329,7 +336,7 @@ class Fuzzer:
         self.target.check(status, text)
 
 
-@contextmanager
+@contextlib.contextmanager
 def target() -> Iterator[Target]:
     root = Path(tempfile.mkdtemp(prefix="fuzz-"))
     made = Target(root)
