@@ -348,7 +348,8 @@ def test_limits_that_the_kernel_keeps(tmp_path: Path):
         "sys.stdout.flush();"
         "bytearray(3 * 10**8)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    environ = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ)
     assert eval(done.stdout) == [(0, 0), (5000, 5000), (64, 64)]
     assert "MemoryError" in done.stderr
 
