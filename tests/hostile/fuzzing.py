@@ -298,7 +298,7 @@ class Fuzzer:
         operations = [(o, m) for o, m in operations if m == GenerationMode.POSITIVE or asks(o)]
         for operation, mode in operations:
             strategy = operation.as_strategy(generation_mode=mode)
-            self._examples("described", strategy, self._case, max(1, self._each // len(operations)))
+            self._examples("described", strategy, self._case, -(-self._each // len(operations)))
 
     def _case(self, case: Any) -> None:
         base = self.target.origin if case.path.startswith("/frames/") else self.target.url
