@@ -59,7 +59,8 @@ def _svg_with_a_foreign_file(path: Path) -> bytes:
 
 
 def _playlist(path: Path) -> bytes:
-    return b"#EXTM3U\n#EXTINF:2,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+    make_video(path.with_name("made.ts"), 12, codec="mpeg2video")
+    return b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nmade.ts\n#EXT-X-ENDLIST\n"
 
 
 def _playlist_of_addresses(path: Path) -> bytes:
@@ -67,7 +68,12 @@ def _playlist_of_addresses(path: Path) -> bytes:
 
 
 def _list_of_files(path: Path) -> bytes:
-    return b"ffconcat version 1.0\nfile /etc/passwd\n"
+    mp4(path)
+    return b"ffconcat version 1.0\nfile made.mp4\n"
+
+
+def _an_image(path: Path) -> bytes:
+    return png(64, 48)
 
 
 def _dash(path: Path) -> bytes:
@@ -225,7 +231,7 @@ def png(width: int, height: int, chunks: bytes = b"") -> bytes:
 
 BROKEN: list[Callable[[Path], bytes]] = [
     _empty, _text, _noise, _error_page, _svg_with_a_foreign_file, _playlist, _playlist_of_addresses, _list_of_files,
-    _dash, _session_description, _head_alone, _no_index, _no_fragments, _sound_alone, _unknown_codec,
+    _an_image, _dash, _session_description, _head_alone, _no_index, _no_fragments, _sound_alone, _unknown_codec,
     _boxes_that_end_too_early, _boxes_in_boxes, _four_billion_samples, _four_billion_times, _samples_behind_the_end,
     _pictures_of_noise, _absurd_size, _gif_bomb, _png_bomb, _gzip_bomb, _zip_bomb, _matroska_without_an_end,
     _matroska_of_noise, _transport_stream_of_noise, _raw_picture_of_16384,
