@@ -153,7 +153,7 @@ def describe(base: str = ".") -> Json:
     """The description, OpenAPI 3.1. base: where the addresses but those of frames begin."""
     free = {"type": "object", "properties": {"message": _TEXT, "versions": _list(_TEXT)}}
     versions = _operation("the version of the model", {"application/json": {"schema": free}})
-    anything = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
+    anything: Json = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
     health = _operation("whether the server is up", _content("Health"))
     status = _content("Status")
     frame = _operation("one frame of a video", {"image/jpeg": {"schema": _TEXT}}, errors="404 405")

@@ -77,6 +77,7 @@ class FirstLook:
             "kind": kind, "paths": [str(path.absolute()) for path in paths],
             "limits": asdict(replace(limits, threads=threads)), "seconds": self._seconds,
             "memory_bytes": self._memory_bytes, "output_bytes": output_bytes, "decode_seconds": _IMAGE_SECONDS,
+            "server": os.getpid(),
         }  # fmt: skip
         with self._turns, tempfile.TemporaryFile() as answer:
             code = self._process(json.dumps(asked), answer)

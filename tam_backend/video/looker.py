@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +24,14 @@ from tam_backend.video.container import Limits
 from tam_backend.video.images import open_images
 from tam_backend.video.scan import build_index
 
-#: Exit codes: the file is refused, and memory did not suffice.
-REFUSED, NO_MEMORY = 3, 4
+#: Exit codes: the file is refused, memory did not suffice, the server is gone.
+REFUSED, NO_MEMORY, ALONE = 3, 4, 5
 #: Open files, of which a look needs a handful.
 _FILES = 64
 
 
 def _confine(seconds: float, memory_bytes: int, output_bytes: int) -> None:
-    """Limits that the kernel keeps, whatever the code that reads the file does. The clock is the last resort: it also
-    ends a look whose server was killed meanwhile."""
+    """Limits that the kernel keeps, whatever the code that reads the file does."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds + 1)
     _limit(resource.RLIMIT_CPU, int(seconds * (os.cpu_count() or 1)) + 1)
@@ -42,6 +42,13 @@ def _confine(seconds: float, memory_bytes: int, output_bytes: int) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
     os.nice(5)  # a click goes first
+
+
+def _end_with(server: int) -> None:
+    """Look on only while the server is there that wants to know. (A thread, for it works while FFmpeg does.)"""
+    while os.getppid() == server:
+        time.sleep(1)
+    os._exit(ALONE)
 
 
 def _limit(what: int, value: int) -> None:
@@ -67,6 +74,7 @@ def _look(asked: dict[str, Any]) -> bytes:
 def main(read: Callable[[], str] = sys.stdin.readline) -> int:
     asked = json.loads(read())
     _confine(asked["seconds"], asked["memory_bytes"], asked["output_bytes"])
+    threading.Thread(target=_end_with, args=(asked["server"],), daemon=True).start()
     try:
         code, answer = 0, _look(asked)
     except MediaError as e:

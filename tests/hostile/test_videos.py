@@ -277,13 +277,19 @@ def test_limits(video, limits, says, shelf: Path, open_local: Open):
         open_local(f"file://{path}", **limits)  # its index is known by now
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Path:
-    """A video that takes seconds to decode, and whose container cannot be believed."""
-    def paint(number: int) -> np.ndarray:
-        return np.full((1080, 1920, 3), number, np.uint8)
-
-    return make_video(tmp_path / "slow.avi", 60, size=(1920, 1080), codec="mpeg4", paint=paint)
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video that takes many seconds to decode, and whose container cannot be believed: one picture 6000 times."""
+    path = tmp_path_factory.mktemp("slow") / "slow.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        grey = np.full((1080, 1920, 3), 90, np.uint8)
+        [packet, *_] = stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")) + stream.encode()
+        for i in range(6000):
+            packet.pts = packet.dts = i
+            container.mux(packet)
+    return path
 
 
 def test_what_takes_too_long_is_ended(slow: Path):
@@ -358,6 +364,26 @@ def test_limits_that_the_kernel_keeps(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ)
     assert eval(done.stdout) == [(0, 0), (5000, 5000), (64, 64)]
     assert "MemoryError" in done.stderr
+
+
+def test_a_look_ends_with_its_server(slow: Path):
+    """Also with one that is killed."""
+    script = (
+        "from pathlib import Path; from tam_backend.video.container import Limits;"
+        "from tam_backend.video.firstlook import FirstLook; FirstLook(300).video(Path(%r), Limits())"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    server = subprocess.Popen([sys.executable, "-c", script % str(slow)], env=environ)
+    looks = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+    while not (found := looks.read_text().split()):
+        time.sleep(0.02)
+    time.sleep(1)  # it is at work by now
+    server.kill()
+    server.wait()
+    until = time.monotonic() + 10
+    while Path(f"/proc/{found[0]}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def children() -> list[str]:
