@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tamdev import DevError, checks, product
+from tamdev import DevError, checks, product, supply
 from tamdev.environment import BACKEND, DEVELOPMENT, LABEL_STUDIO, WITH_TORCH
 
 _COMMANDS = {
@@ -16,6 +16,10 @@ _COMMANDS = {
     "test": "all checks and tests, also those in a browser (further arguments go to pytest)",
     "test-fast": "all checks and tests but those in a browser (further arguments go to pytest)",
     "lint": "style and types alone",
+    "fuzz": "10,000 random requests to a server on loopback (further arguments: --requests, --seed)",
+    "lock": "pin what the image is made of, with hashes, in requirements.lock",
+    "audit": "known vulnerabilities of what the image is made of, if a database answers",
+    "sbom": "list what the image is made of as CycloneDX JSON (a further argument: the file)",
 }
 
 
@@ -23,12 +27,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog="The Makefile has a target for each command.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, add_help=name not in ("serve",))
+        command = commands.add_parser(name, help=text, description=text, add_help=name not in ("serve", "fuzz"))
         if name == "install":
             command.add_argument("--torch", action="store_true", help="also PyTorch and SAM, for the engine sam-xmem")
             command.add_argument("--dev", action="store_true", help="also the tools that the tests need")
     args, further = parser.parse_known_args()
-    if further and args.command not in ("serve", "test", "test-fast"):
+    if further and args.command not in ("serve", "test", "test-fast", "fuzz", "sbom"):
         parser.error(f"{args.command} takes no {' '.join(further)}")
     try:
         return _start(args, further)
@@ -54,6 +58,14 @@ def _start(args: argparse.Namespace, further: list[str]) -> int:
             return product.demo()
         case "lint":
             return checks.lint()
+        case "fuzz":
+            return checks.fuzz(further)
+        case "lock":
+            return supply.lock()
+        case "audit":
+            return supply.audit()
+        case "sbom":
+            return supply.sbom(further)
         case "test-fast":
             return checks.test_fast(further)
         case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -198,9 +198,13 @@ class Client:
         """Create tasks in one request: all of them or none."""
         self._call("POST", f"/api/projects/{project_id}/import", json=tasks)
 
-    def project_tasks(self, project_id: int) -> list[dict[str, Any]]:
-        """All tasks of a project with their data."""
+    def project_tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
+        """All tasks of a project with their data, fetched page by page."""
         return self._tasks({"project": project_id})
+
+    def projects(self) -> Iterator[dict[str, Any]]:
+        """All projects that the token's person sees, fetched page by page."""
+        return self._pages("/api/projects/", {}, "results", "count")
 
     def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
         """One task with its data, annotations and predictions; None if it, or its project, is gone."""
@@ -235,18 +239,20 @@ class Client:
     def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
         condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
         query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
-        return self._tasks({"project": project_id, "query": query})
+        return list(self._tasks({"project": project_id, "query": query}))
 
-    def _tasks(self, which: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All pages of a list of tasks."""
-        tasks: list[dict[str, Any]] = []
-        page = 1
+    def _tasks(self, which: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        return self._pages("/api/tasks", {**which, **_AS_IMPORTED, "fields": "all"}, "tasks", "total")
+
+    def _pages(self, path: str, which: Mapping[str, Any], items: str, count: str) -> Iterator[dict[str, Any]]:
+        """What is on all pages of a list."""
+        seen, page = 0, 1
         while True:
-            parameters = {**which, **_AS_IMPORTED, "fields": "all", "page": page, "page_size": 100}
-            answer = self._call("GET", "/api/tasks", params=parameters)
-            tasks += answer["tasks"]
-            if len(tasks) >= answer["total"] or not answer["tasks"]:
-                return tasks
+            answer = self._call("GET", path, params={**which, "page": page, "page_size": 100})
+            yield from answer[items]
+            seen += len(answer[items])
+            if seen >= answer[count] or not answer[items]:
+                return
             page += 1
 
     def _call(

@@ -18,10 +18,13 @@ from tam_backend.labelstudio.connections import Client, Connection, Connections
 from tam_backend.labelstudio.delivery import Deliveries
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
+from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
+from tam_backend.labelstudio.renewal import LinkRenewal
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.labelstudio.shapes import check_result, check_task, check_work
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
@@ -34,11 +37,15 @@ from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.settings import Settings
 from tam_backend.tracking.store import MemoryStore
+from tam_backend.video.container import Limits
+from tam_backend.video.firstlook import FirstLook
 
 log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: Addresses of this server under which tasks are looked for at once. Without TAM_PUBLIC_URL callers name them.
+_MAX_BASES = 20
 
 
 class Service:
@@ -47,12 +54,20 @@ class Service:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
         self.engine = engine or load_engine(settings.engine, settings)
-        self.links = FrameLinks(load_secret(settings.data_dir))
+        self.links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
         self.library = VideoLibrary(
-            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000
-        )
+            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000,
+            local=LocalFiles(
+                settings.media_roots, settings.max_video_mb * 1_000_000, settings.max_image_mb * 1_000_000
+            ),
+            limits=Limits(
+                max_pixels=settings.max_megapixels * 1_000_000, max_frames=settings.max_video_frames,
+                max_seconds=settings.max_video_minutes * 60.0,
+            ),
+            first_look=FirstLook(settings.first_look_seconds, settings.first_look_mb * 1_000_000),
+        )  # fmt: skip
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
         self._database = Database(settings.data_dir / "state.sqlite3")
         self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)
@@ -81,6 +96,7 @@ class Service:
         self._filling: dict[tuple[str, int], Future[None]] = {}
         self._filling_lock = threading.Lock()
         self._bases: set[str] = set()
+        self._renewal = LinkRenewal(self._clips, self.links, self.connections, settings)
         self._started = time.monotonic()
 
     @property
@@ -89,6 +105,7 @@ class Service:
 
     def close(self) -> None:
         """Stop within a frame's time. Work in the background goes on at the next start."""
+        self._renewal.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.jobs.close()
         self._database.close()
@@ -138,16 +155,18 @@ class Service:
         if not isinstance(project, dict) or not isinstance(tasks, list):
             raise BadInput(f"{action} must carry project and tasks or annotation")
         if action == "TASKS_DELETED":
-            self._forget({t.get("id") for t in tasks if isinstance(t, dict)})
+            self._forget({t["id"] for t in tasks if isinstance(t, dict) and isinstance(t.get("id"), int)})
             return
         config = parse_label_config(str(project.get("label_config", "")))
         if action == "PROJECT_UPDATED":
             self._drop_removed_labels(project.get("id"), config)
         if action == "TASKS_CREATED":
-            for task in tasks:
+            for i, task in enumerate(tasks):
                 if isinstance(task, dict) and isinstance(task.get("data"), dict):
+                    check_task(task, f"tasks[{i}]")
                     self._fill(task, str(project.get("id")), config, base)
         elif isinstance(annotation := event.get("annotation"), dict):
+            check_work(annotation, "annotation")
             self._workers.submit(self._repair, annotation, config)
 
     def predict(
@@ -161,9 +180,9 @@ class Service:
         started = time.monotonic()
         config = parse_label_config(label_config)
         for i, task in enumerate(tasks):
-            if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
-                raise BadInput(f"tasks[{i}] must be an object with data")
+            check_task(task, f"tasks[{i}]")
         if context and context.get("result"):
+            check_result(context["result"], "params.context.result")
             if len(tasks) != 1:
                 raise BadInput(f"an interactive request is about one task, not {len(tasks)}")
             answer = self._clicks.answer(tasks[0], context, config, project or "", started)
@@ -207,8 +226,10 @@ class Service:
 
     def _note_base(self, base: str) -> None:
         """Browsers reach this server at ``base`` now."""
+        if base:
+            self._renewal.base = base
         with self._filling_lock:
-            if not base or base in self._bases:
+            if not base or base in self._bases or len(self._bases) >= _MAX_BASES:
                 return
             self._bases.add(base)
         self._workers.submit(self._readdress, base)
