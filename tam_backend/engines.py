@@ -93,14 +93,19 @@ def load_engine(name: str, settings: Settings | None = None) -> Engine:
     return maker(settings or Settings())
 
 
+def last_engine(folder: Path) -> str:
+    """Name and version, with a space between, of the engine that worked on a data directory last; "" if none did."""
+    path = folder / "engine"
+    return path.read_text().strip() if path.is_file() else ""
+
+
 def engine_changed(engine: Engine, folder: Path) -> bool:
     """Note which engine works on a data directory, and say loudly if it was another one at the last start.
 
     Returns whether it was.
     """
-    path = folder / "engine"
     now = f"{engine.name} {engine.version}"
-    before = path.read_text().strip() if path.is_file() else now
+    before = last_engine(folder) or now
     if before != now:
         name = before.partition(" ")[0]
         same = "its checkpoints or settings are others" if name == engine.name else f"TAM_ENGINE={name} goes back"
@@ -110,5 +115,5 @@ def engine_changed(engine: Engine, folder: Path) -> bool:
             "all of its frames that no person fixed",
             now, before, same,
         )  # fmt: skip
-    path.write_text(now + "\n")
+    (folder / "engine").write_text(now + "\n")
     return before != now

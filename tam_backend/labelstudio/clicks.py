@@ -375,7 +375,7 @@ class ClickAnswers:
             if not target.anchors:
                 return
             [target] = self._objects.against([target], [r for r in rivals if r.ask.object != ask.object])
-            track = self._background.begin(track_of(target))
+            track = self._background.begin(track_of(target, reader.key))
             done: set[int] = set()
             steps = tracker.steps(target.anchors, track.focus)
             try:
@@ -412,8 +412,8 @@ def work_of(task: Json, project: int | None, clip: Clip) -> Work:
     return Work(clip.label_studio, project or 0, task_id if isinstance(task_id, int) else 0)
 
 
-def track_of(target: TaskObject) -> Track:
-    """What goes on in the background."""
+def track_of(target: TaskObject, content: str) -> Track:
+    """What goes on in the background. content: key of the video's content."""
     ask, clip = target.ask, target.clip
     return Track(
         work=target.work,
@@ -425,4 +425,5 @@ def track_of(target: TaskObject) -> Track:
         anchors=target.anchors,
         prompts=tuple(echo_prompt(p) for p in ask.prompts),
         draft=ask.draft,
+        content=content,
     )

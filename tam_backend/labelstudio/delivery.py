@@ -143,7 +143,7 @@ class Deliveries:
         frames = range(min(c.start for c in targets.values()), max(c.stop for c in targets.values()))
         plan = Track(
             work=track.work, tag=track.tag, label=track.label, video=track.video, frames=frames, focus=track.focus,
-            anchors=anchors, prompts=track.prompts, draft=track.draft, follows=True,
+            anchors=anchors, prompts=track.prompts, draft=track.draft, follows=True, content=track.content,
         )  # fmt: skip
         return FollowPlan(plan, tuple(sorted(targets.items(), key=lambda t: abs(t[1].start - track.focus))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,10 +25,11 @@ from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
-from tam_backend.sessions.database import Database
+from tam_backend.sessions.database import FILE, Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.jobs import BackgroundJobs
+from tam_backend.sessions.owner import LOCK
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Track, TrackTable, Work
@@ -54,7 +56,7 @@ class Service:
             settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000
         )
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
-        self._database = Database(settings.data_dir / "state.sqlite3")
+        self._database = Database(settings.data_dir / FILE)
         self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)
         self._disk = DiskStore(self._database, settings.state_mb * 1_000_000)
         store = LayeredStore(self._memory, self._disk)
@@ -69,7 +71,7 @@ class Service:
         )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
-            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock", settings.finish
+            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
         )
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
@@ -148,7 +150,7 @@ class Service:
                 if isinstance(task, dict) and isinstance(task.get("data"), dict):
                     self._fill(task, str(project.get("id")), config, base)
         elif isinstance(annotation := event.get("annotation"), dict):
-            self._workers.submit(self._repair, annotation, config)
+            self._workers.submit(self._saved, annotation, config)
 
     def predict(
         self, tasks: list[Json], label_config: str, context: Json | None, project: str | None, base: str
@@ -220,6 +222,18 @@ class Service:
             log.warning("tasks could not be given the address %s: %s", base, e)
             with self._filling_lock:
                 self._bases.discard(base)
+
+    def _saved(self, annotation: Json, config: LabelConfig) -> None:
+        """An annotation was submitted or updated."""
+        connection = self.connections.current()
+        result, task = annotation.get("result"), annotation.get("task")
+        if connection is not None and isinstance(result, list) and isinstance(task, int):
+            prompts = frozenset(str(r.get("id")) for r in result if isinstance(r, dict))
+            try:
+                self._tracks.submitted(connection.url, task, prompts)
+            except sqlite3.Error as e:
+                log.warning("task %s: it cannot be noted that it was submitted (%s)", task, e)
+        self._repair(annotation, config)
 
     def _repair(self, annotation: Json, config: LabelConfig) -> None:
         """Make a saved annotation whole if it is not. Saving it makes an event again, which finds it whole."""

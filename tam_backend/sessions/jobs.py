@@ -8,7 +8,6 @@ one device; a second one talks to Label Studio, so that a slow Label Studio does
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import sqlite3
 import threading
@@ -17,13 +16,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tam_backend.engines import Engine
 from tam_backend.errors import TamError
 from tam_backend.quality import review
 from tam_backend.sessions.delivering import Delivering
 from tam_backend.sessions.job import Destination, FollowPlan, Job
+from tam_backend.sessions.owner import own
 from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
 from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
@@ -90,7 +90,7 @@ class BackgroundJobs:
         self._synced = 0.0
         self._delivering = Delivering(destination, self)
         self._thread: threading.Thread | None = None
-        self._owner = _own(lock)
+        self._owner = own(lock)
         if self._owner is None:
             log.warning("another process works on %s: background work is left to it", lock.parent)
             return
@@ -262,7 +262,7 @@ class BackgroundJobs:
     def _advance(self, job: Job) -> None:
         """Compute some frames of a job."""
         opened = self._open(job)
-        self.change(job, state=JobState.RUNNING)
+        self.change(job, state=JobState.RUNNING, content=opened.reader.key)
         started = time.monotonic()
         while not self._closing and not job.superseded:
             with self._turns.background(timeout=0.5) as mine:
@@ -340,7 +340,7 @@ class BackgroundJobs:
     # ---- what happens to jobs
 
     def change(self, job: Job, **changes: Any) -> None:
-        """Store a change of a job's state, done, error, attempts, look or fix_next, unless it is no job any more."""
+        """Store a change of a job's row (see ``TrackTable.update``), unless it is no job any more."""
         with self._condition:  # two threads work on a job; each writes all of the row
             if not job.superseded:
                 job.track = self._table.update(job.track, **changes)
@@ -387,14 +387,3 @@ class BackgroundJobs:
         left = job.track.total - len(job.finished)
         known = job.seconds_per_frame is not None and job.track.state is not JobState.DELIVERING
         return view_of(job.track, len(job.finished), left * (job.seconds_per_frame or 0.0) if known else None)
-
-
-def _own(path: Path) -> IO[str] | None:
-    """The file, locked by this process until it is closed; None if another process has it."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file

@@ -19,6 +19,10 @@ class JobState(StrEnum):
     STOPPED = "stopped"
 
 
+#: The states in which there is still something to do, for SQL.
+UNFINISHED = ", ".join(f"'{s}'" for s in (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING))
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """One object of one task that is, or was lately, tracked in the background.
