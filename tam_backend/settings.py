@@ -232,6 +232,11 @@ class Settings:
         20.0, "TAM_ANSWER_SECONDS", _seconds(0.1, 90),
         "How long one click may compute before what is finished is sent (Label Studio gives up after 100 s).",
     )  # fmt: skip
+    queue_limit: int = _option(
+        16, "TAM_QUEUE_LIMIT", _integer(1, 1000),
+        "Clicks that are computed at once. A further one is told that the server is busy; its masks are computed in "
+        "the background and come with the next click.",
+    )  # fmt: skip
     frame_caption: bool = _option(
         False, "TAM_FRAME_CAPTION", _boolean, "Draw frame number and time into a corner of the served frames."
     )

@@ -37,6 +37,7 @@ EXAMPLES = {
     "TAM_MEDIA_CACHE_MB": ("9", "media_cache_mb", 9),
     "TAM_CLIP_LENGTH": ("300", "clip_length", 300),
     "TAM_ANSWER_SECONDS": ("2.5", "answer_seconds", 2.5),
+    "TAM_QUEUE_LIMIT": ("3", "queue_limit", 3),
     "TAM_FRAME_CAPTION": ("Yes", "frame_caption", True),
     "TAM_PROGRESS_MARK": ("on", "progress_mark", True),
     "TAM_FRAME_QUALITY": ("80", "frame_quality", 80),

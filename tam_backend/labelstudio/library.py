@@ -74,7 +74,10 @@ class VideoLibrary:
         source = Source(kind, tuple(urls), connection.url if connection else "")
         path = self._root / source.id / "source.json"
         if not path.exists():
-            _write(path, json.dumps(asdict(source)))
+            try:
+                _write(path, json.dumps(asdict(source)))
+            except OSError as e:
+                raise MediaError(f"the backend's data directory cannot be written ({e.strerror})") from e
         return source.id
 
     def open(self, video: str) -> Reader:

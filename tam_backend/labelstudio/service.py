@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
@@ -32,6 +33,7 @@ from tam_backend.sessions.jobs import BackgroundJobs
 from tam_backend.sessions.owner import LOCK
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
+from tam_backend.sessions.shared import Shared
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.settings import Settings
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: So many batch requests wait at once; others are answered at once. Threads that wait serve nobody else.
+_BATCHES_WAITING = 8
 
 
 class Service:
@@ -77,8 +81,10 @@ class Service:
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
         self._clicks = ClickAnswers(
             objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
-            log_of_deliveries, settings.answer_seconds, self.model_version,
+            log_of_deliveries, settings.answer_seconds, settings.queue_limit, self.model_version,
         )  # fmt: skip
+        self._same_clicks: Shared[Json] = Shared()
+        self._batches = threading.Semaphore(_BATCHES_WAITING)
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
         self._filling: dict[tuple[str, int], Future[None]] = {}
         self._filling_lock = threading.Lock()
@@ -89,10 +95,18 @@ class Service:
     def model_version(self) -> str:
         return f"tam-{__version__}-{self.engine.name}"
 
-    def close(self) -> None:
-        """Stop within a frame's time. Work in the background goes on at the next start."""
+    def drain(self, seconds: float) -> bool:
+        """Have the clicks under way answered with what is finished. Returns whether all were within ``seconds``."""
+        self._clicks.stop()
+        until = time.monotonic() + seconds
+        while self._clicks.running and time.monotonic() < until:
+            time.sleep(0.02)
+        return not self._clicks.running
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Stop within a frame's time, or ``timeout`` seconds. Work in the background goes on at the next start."""
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self.jobs.close()
+        self.jobs.close(timeout)
         self._database.close()
 
     def status(self) -> Json:
@@ -168,22 +182,35 @@ class Service:
         if context and context.get("result"):
             if len(tasks) != 1:
                 raise BadInput(f"an interactive request is about one task, not {len(tasks)}")
-            answer = self._clicks.answer(tasks[0], context, config, project or "", started)
+            asked, given = tasks[0], context
+
+            def answered() -> Json:
+                return self._clicks.answer(asked, given, config, project or "", started)
+
+            # The very same request twice at once: one computation, and the same answer to both.
+            answer = self._same_clicks.get(json.dumps([asked, given, label_config, project]), answered)
             return [answer | {"model_version": self.model_version}]
         for task in tasks:
             self._deliveries.complete_at_opening(task, project, config)
         waiting = [f for t in tasks if (f := self._fill(t, project, config, base))]
-        for future in waiting:
-            left = BATCH_WAIT_SECONDS - (time.monotonic() - started)
+        if waiting and self._batches.acquire(blocking=False):
             try:
-                future.result(max(left, 0))
+                self._await(waiting, started + BATCH_WAIT_SECONDS)
+            finally:
+                self._batches.release()
+        # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
+        # it asks twice at once, and never ask for this task again.
+        return [[] for _ in range(len(tasks))]
+
+    @staticmethod
+    def _await(waiting: list[Future[None]], until: float) -> None:
+        for future in waiting:
+            try:
+                future.result(max(until - time.monotonic(), 0))
             except TimeoutError:
                 break
             except TamError as e:
                 log.warning("%s", e)
-        # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
-        # it asks twice at once, and never ask for this task again.
-        return [[] for _ in range(len(tasks))]
 
     def _forget(self, tasks: set[Any]) -> None:
         """Tasks were deleted."""

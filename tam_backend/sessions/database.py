@@ -154,6 +154,13 @@ class Database:
         with self._lock:
             return self._connection.execute(statement, values)
 
+    def attempt(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """One statement whose loss can be borne: a disk that cannot be written costs a line in the log."""
+        try:
+            self.run(statement, values)
+        except sqlite3.Error as e:
+            log.error("%s cannot be written (%s): a restart would not know of it", self.path.name, e)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What happens inside is stored whole or not at all."""
