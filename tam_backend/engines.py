@@ -29,7 +29,8 @@ class Engine:
     """name and version: together they change whenever the masks of the same prompts may change.
 
     detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
-    refine: how poor masks are refined; None: not at all.
+    refine: how poor masks are refined; None: not at all. forget: drops what is kept to save time, one kind after the
+    other, that which is made again most quickly first.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Engine:
     detail: str = ""
     shots: Shots | None = None
     refine: RefineOptions | None = None
+    forget: tuple[Callable[[], None], ...] = ()
 
 
 def _embedded(settings: Settings) -> Engine:
@@ -51,7 +53,9 @@ def _embedded(settings: Settings) -> Engine:
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
     version = "4" if options is None else f"4-{options.tag}"
-    return Engine("embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options)
+    return Engine(
+        "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options, (features.clear,)
+    )
 
 
 def _sam_xmem(settings: Settings) -> Engine:

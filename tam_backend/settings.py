@@ -252,6 +252,11 @@ class Settings:
     result_cache_mb: int = _option(
         500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
     )
+    memory_mb: int = _option(
+        0, "TAM_MEMORY_MB", _integer(0, 10_000_000),
+        "Memory that the server may take, in MB: its caches share a part of that, and are dropped when it comes near. "
+        "0: three quarters of the machine's, or the container's.",
+    )  # fmt: skip
     state_mb: int = _option(
         20_000, "TAM_STATE_MB", _integer(10, 10_000_000),
         "Disk space for finished masks, in MB. Beyond it those unused for longest are dropped, and computed again when "

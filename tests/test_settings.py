@@ -43,6 +43,7 @@ EXAMPLES = {
     "TAM_FRAME_QUALITY": ("80", "frame_quality", 80),
     "TAM_FRAME_CACHE_MB": ("5", "frame_cache_mb", 5),
     "TAM_RESULT_CACHE_MB": ("6", "result_cache_mb", 6),
+    "TAM_MEMORY_MB": ("1500", "memory_mb", 1500),
     "TAM_STATE_MB": ("90", "state_mb", 90),
     "TAM_FOLLOW_FRAMES": ("0", "follow_frames", 0),
     "TAM_MAX_VIDEO_MB": ("7", "max_video_mb", 7),

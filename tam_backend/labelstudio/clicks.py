@@ -32,7 +32,7 @@ from tam_backend.video.base import Reader
 log = logging.getLogger(__name__)
 
 
-#: How long one request may compute while many people wait for a turn, in seconds. Then it is answered with what is
+#: How long one request may compute where many people are at work, in seconds. Then it is answered with what is
 #: finished: its own frame at least.
 CROWDED_SECONDS = 0.3
 
@@ -417,7 +417,7 @@ class ClickAnswers:
                         if region is not None:
                             yield region
                     now = time.monotonic()
-                    if now > deadline or self._stopping or (now > hurried and self._turns.crowded(person)):
+                    if now > deadline or self._stopping or (now > hurried and self._turns.crowded):
                         yield from self._objects.finished(target, tracker, frozenset(done))
                         return
             finally:

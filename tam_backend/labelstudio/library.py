@@ -23,13 +23,14 @@ from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
+from tam_backend.video.cache import FrameCache
 
-#: How many readers stay open. Each may hold its decoder's cache of frames.
+#: How many readers stay open. Each holds its decoder.
 OPEN_READERS = 4
 #: After a failure the same video is not tried again for this long.
 RETRY_SECONDS = 20.0
-#: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
-READER_CACHE = 96 << 20
+#: Bytes of decoded frames of all readers together, unless said otherwise.
+FRAME_BYTES = 1 << 30
 _UPLOADS = "/data/upload/"
 #: Bytes of disk for downloads, unless said otherwise.
 CACHE_BYTES = 50_000_000_000
@@ -57,8 +58,14 @@ class VideoLibrary:
     """
 
     def __init__(
-        self, root: Path, downloader: Downloader, connections: Connections, cache_bytes: int = CACHE_BYTES
+        self,
+        root: Path,
+        downloader: Downloader,
+        connections: Connections,
+        cache_bytes: int = CACHE_BYTES,
+        frame_bytes: int = FRAME_BYTES,
     ) -> None:
+        self.frames = FrameCache(frame_bytes)
         self._root = root
         self._downloader = downloader
         self._connections = connections
@@ -153,7 +160,7 @@ class VideoLibrary:
 
     def _open_video(self, file: Path, source: Source) -> Reader:
         try:
-            return open_video(file, cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+            return open_video(file, cache_dir=self._root / "index", shared=self.frames, threads=1)
         except MediaError:
             if _UPLOADS not in source.urls[0]:  # uploads never change; anything else may be mended where it is
                 file.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from tam_backend.labelstudio.clips import ClipFiller, project_of
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connection, Connections
 from tam_backend.labelstudio.delivery import Deliveries
-from tam_backend.labelstudio.library import VideoLibrary
+from tam_backend.labelstudio.library import FRAME_BYTES, VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
@@ -30,6 +30,7 @@ from tam_backend.sessions.database import FILE, Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.jobs import BackgroundJobs
+from tam_backend.sessions.memory import MemoryWatch, default_limit, resident_bytes
 from tam_backend.sessions.owner import LOCK
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: What decoded frames, and finished masks in memory, may take of the memory that the server may take.
+_FRAMES_SHARE, _RESULTS_SHARE = 0.25, 0.2
 #: So many batch requests wait at once; others are answered at once. Threads that wait serve nobody else.
 _BATCHES_WAITING = 8
 
@@ -56,12 +59,14 @@ class Service:
         self.links = FrameLinks(load_secret(settings.data_dir))
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
+        limit = settings.memory_mb * 1_000_000 or default_limit()
         self.library = VideoLibrary(
-            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000
-        )
+            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000,
+            min(FRAME_BYTES, round(_FRAMES_SHARE * limit)),
+        )  # fmt: skip
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
         self._database = Database(settings.data_dir / FILE)
-        self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)
+        self._memory = MemoryStore(min(settings.result_cache_mb * 1_000_000, round(_RESULTS_SHARE * limit)))
         self._disk = DiskStore(self._database, settings.state_mb * 1_000_000)
         store = LayeredStore(self._memory, self._disk)
         self._tracks = tracks = TrackTable(self._database)
@@ -83,6 +88,9 @@ class Service:
             objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
             log_of_deliveries, settings.answer_seconds, settings.queue_limit, self.model_version,
         )  # fmt: skip
+        # Finished masks last: each that a click needs would have to be read from disk again.
+        forget = (*self.engine.forget, self.library.frames.clear, lambda: self._memory.shrink(0))
+        self._watch = MemoryWatch(limit, forget)
         self._same_clicks: Shared[Json] = Shared()
         self._batches = threading.Semaphore(_BATCHES_WAITING)
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
@@ -105,6 +113,7 @@ class Service:
 
     def close(self, timeout: float = 10.0) -> None:
         """Stop within a frame's time, or ``timeout`` seconds. Work in the background goes on at the next start."""
+        self._watch.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.jobs.close(timeout)
         self._database.close()
@@ -124,6 +133,9 @@ class Service:
             "background_jobs": self.jobs.running,
             "result_cache_bytes": self._memory.nbytes,
             "state_bytes": self._disk.nbytes,
+            "frame_bytes": self.library.frames.bytes,
+            "memory_bytes": resident_bytes(),
+            "memory_limit_bytes": self._watch.limit,
         }
 
     def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:

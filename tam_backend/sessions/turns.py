@@ -68,13 +68,12 @@ class DeviceTurns:
         finally:
             self._done()
 
-    def crowded(self, person: Hashable) -> bool:
-        """Whether one of many other people waits for a turn: few share the device without haste."""
+    @property
+    def crowded(self) -> bool:
+        """Whether many people share the device. Few can do so without haste."""
         with self._condition:
             since = time.monotonic() - CROWD[1]
-            return any(waiting.person != person for waiting in self._queue) and (
-                sum(last > since for last in self._served.values()) >= CROWD[0]
-            )
+            return sum(last > since for last in self._served.values()) >= CROWD[0]
 
     @contextmanager
     def background(self, timeout: float) -> Iterator[bool]:

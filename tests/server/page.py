@@ -29,6 +29,7 @@ _saving = threading.Lock()
 class Page:
     """One person at one task, with one label.
 
+    captured: the body of a request as Label Studio sends it, whose fields are kept where this page says nothing else.
     post: sends a request's body to /predict and returns the answer's, or raises one of GONE. ``shown`` has the regions
     on the page by id, ``answered`` the ids of the points that an answer has reached.
     """
@@ -42,7 +43,9 @@ class Page:
         size: tuple[int, int],
         config: str,
         post: Callable[[Json], Json],
+        captured: Json | None = None,
     ) -> None:
+        self._captured = captured or {"tasks": [{}], "params": {}}
         self.user, self.task, self.label = user, task, label
         self._label_studio = label_studio
         self._size = size
@@ -93,9 +96,10 @@ class Page:
         """Ask for what is due to the points on the page; again, until there is an answer."""
         self.save()
         task = self._label_studio.tasks[self.task]
-        body = {
-            "tasks": [{**task, "drafts": [dict(self._draft)], "annotations": [], "predictions": []}],
-            "project": "1.2", "label_config": self._config, "params": {"context": {"result": self.points}},
+        work = {"drafts": [dict(self._draft)], "annotations": [], "predictions": []}
+        body = self._captured | {
+            "tasks": [self._captured["tasks"][0] | task | work], "project": "1.2", "label_config": self._config,
+            "params": self._captured["params"] | {"context": {"result": self.points}},
         }  # fmt: skip
         while True:
             try:
