@@ -15,6 +15,7 @@ from tam_backend.errors import BadInput, TamError
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
     "serve": "start the backend for Label Studio",
+    "storage": "see what the server keeps on disk, and drop what is not needed",
     "doctor": "see what is installed and whether it works",
     "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
     "report": "compare two runs of tam evaluate, with pictures of where they differ",

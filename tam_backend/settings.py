@@ -245,6 +245,11 @@ class Settings:
         20.0, "TAM_ANSWER_SECONDS", _seconds(0.1, 90),
         "How long one click may compute before what is finished is sent (Label Studio gives up after 100 s).",
     )  # fmt: skip
+    queue_limit: int = _option(
+        16, "TAM_QUEUE_LIMIT", _integer(1, 1000),
+        "Clicks that are computed at once. A further one is told that the server is busy; its masks are computed in "
+        "the background and come with the next click.",
+    )  # fmt: skip
     frame_link_days: int = _option(
         0, "TAM_FRAME_LINK_DAYS", _integer(0, 3650),
         "How many days the address of a frame is good. The tasks get new ones in the background when half of the time "
@@ -265,6 +270,11 @@ class Settings:
     result_cache_mb: int = _option(
         500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
     )
+    memory_mb: int = _option(
+        0, "TAM_MEMORY_MB", _integer(0, 10_000_000),
+        "Memory that the server may take, in MB: its caches share a part of that, and are dropped when it comes near. "
+        "0: three quarters of the machine's, or the container's.",
+    )  # fmt: skip
     state_mb: int = _option(
         20_000, "TAM_STATE_MB", _integer(10, 10_000_000),
         "Disk space for finished masks, in MB. Beyond it those unused for longest are dropped, and computed again when "

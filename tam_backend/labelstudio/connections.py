@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tam_backend.errors import LabelStudioError, MediaError, NotFound
+from tam_backend.errors import LabelStudioError, MediaError, NotFound, Unreachable
 from tam_backend.labelstudio.addresses import origin_of, parse_url
 from tam_backend.labelstudio.tokens import Credentials, is_usable
 from tam_backend.labelstudio.transport import ask_label_studio, server_time
@@ -276,9 +276,8 @@ class Client:
         self._now = server_time(headers) or self._now
         if status >= 400:
             text = body[:200].decode(errors="replace")
-            raise (NotFound if status == 404 else LabelStudioError)(
-                f"Label Studio answered {status} to {method} {path}: {text}"
-            )
+            kinds = {404: NotFound, **dict.fromkeys((502, 503, 504), Unreachable)}
+            raise kinds.get(status, LabelStudioError)(f"Label Studio answered {status} to {method} {path}: {text}")
         try:
             return _decoded(body)
         except ValueError as e:

@@ -24,15 +24,16 @@ from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
+from tam_backend.video.cache import FrameCache
 from tam_backend.video.container import Limits
 from tam_backend.video.firstlook import FirstLook
 
-#: How many readers stay open. Each may hold its decoder's cache of frames.
+#: How many readers stay open. Each holds its decoder.
 OPEN_READERS = 4
 #: After a failure the same video is not tried again for this long.
 RETRY_SECONDS = 20.0
-#: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
-READER_CACHE = 96 << 20
+#: Bytes of decoded frames of all readers together, unless said otherwise.
+FRAME_BYTES = 1 << 30
 _UPLOADS = "/data/upload/"
 #: Bytes of disk for downloads, unless said otherwise.
 CACHE_BYTES = 50_000_000_000
@@ -66,11 +67,13 @@ class VideoLibrary:
         downloader: Downloader,
         connections: Connections,
         cache_bytes: int = CACHE_BYTES,
+        frame_bytes: int = FRAME_BYTES,
         *,
         local: LocalFiles | None = None,
         limits: Limits | None = None,
         first_look: FirstLook | None = None,
     ) -> None:
+        self.frames = FrameCache(frame_bytes)
         self._root = root
         self._downloader = downloader
         self._connections = connections
@@ -89,7 +92,10 @@ class VideoLibrary:
         source = Source(kind, tuple(urls), connection.url if connection else "")
         path = self._root / source.id / "source.json"
         if not path.exists():
-            _write(path, json.dumps(asdict(source)))
+            try:
+                _write(path, json.dumps(asdict(source)))
+            except OSError as e:
+                raise MediaError(f"the backend's data directory cannot be written ({e.strerror})") from e
         return source.id
 
     def open(self, video: str) -> Reader:
@@ -172,7 +178,7 @@ class VideoLibrary:
         limits = self._limits
         try:
             return open_video(
-                file, cache_dir=self._root / "index", cache_bytes=READER_CACHE, max_pixels=limits.max_pixels,
+                file, cache_dir=self._root / "index", shared=self.frames, threads=1, max_pixels=limits.max_pixels,
                 max_frames=limits.max_frames, max_seconds=limits.max_seconds, make_index=self._first_look.video,
             )  # fmt: skip
         except MediaError:
