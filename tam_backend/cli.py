@@ -14,6 +14,8 @@ from tam_backend.errors import BadInput, TamError
 #: Commands and what they are for. A command's module is imported when it is used: `track` never imports a web server.
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
+    "export": "masks of a project or of tam track as a data set: COCO, DAVIS, YOLO and others",
+    "render": "videos and sheets with the masks drawn in",
     "serve": "start the backend for Label Studio",
     "doctor": "see what is installed and whether it works",
     "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",

@@ -48,6 +48,7 @@ def _chunks(dataset: Dataset) -> Iterator[str]:
 
 def region(video: Video, label: str, keyframes: list[Keyframe]) -> dict[str, Any]:
     """Label Studio counts frames from 1, and shows a keyframe that ends a stay on its own frame still."""
+    length = video.length or video.frames[-1] + 1
     sequence = []
     for key in keyframes:
         left, top, right, bottom = key.box
@@ -69,7 +70,12 @@ def region(video: Video, label: str, keyframes: list[Keyframe]) -> dict[str, Any
         "to_name": "video",
         "type": "videorectangle",
         "origin": "prediction",
-        "value": {"sequence": sequence, "labels": [label]},
+        "value": {
+            "framesCount": length,
+            "duration": length / video.fps,
+            "sequence": sequence,
+            "labels": [label],
+        },
     }
 
 
