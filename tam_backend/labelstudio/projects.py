@@ -33,7 +33,7 @@ _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 _TIMEOUT = (5.0, 120.0)
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 #: Tasks of one page: with annotations, where each may be megabytes, and without.
-_HEAVY_PAGE, _LIGHT_PAGE = 10, 200
+_HEAVY_PAGE, _LIGHT_PAGE = 10, 50
 _PROJECT_URL = re.compile(r"(?:https?://[^/]+)?(?:/[^?#]*)?/projects/(?P<id>[0-9]+)(?:[/?#].*)?")
 
 
@@ -125,6 +125,15 @@ class ProjectClient(Client):
     def webhooks(self, project: int) -> list[Json]:
         return self._call("GET", "/api/webhooks/", params={"project": project})
 
+    def add_webhook(self, project: int, url: str) -> None:
+        """Have all events of a project sent to an address."""
+        fields = {"project": project, "url": url, "send_payload": True, "send_for_all_actions": True, "is_active": True}
+        self._call("POST", "/api/webhooks/", json=fields)
+
+    def legacy_tokens_enabled(self) -> bool:
+        """Whether Label Studio takes the token that it sends along to backends."""
+        return bool(self._call("GET", "/api/jwt/settings").get("legacy_api_tokens_enabled"))
+
     def _connected(self, backend: Json) -> Json:
         if backend.get("state") not in ("CO", None):
             reason = str(backend.get("error_message") or backend.get("state"))[:400]
@@ -152,6 +161,10 @@ class ProjectClient(Client):
             if not answer["tasks"] or page * size >= answer["total"]:
                 return
             page += 1
+
+    def open_task(self, project: int, task: int) -> Json:
+        """A task as the page opens it: a connected backend is asked for predictions first, and may change the task."""
+        return self._call("GET", f"/api/tasks/{task}", params={"project": project})
 
     def annotations(self, task: int) -> list[Json]:
         """The submitted annotations of a task, of all people, skipped ones included."""
