@@ -52,6 +52,7 @@ class Video:
     video, of the frames that were worked on, ascending, whether they show an object or not. tracks: the objects that
     may occur. read: yields all frames in order, from the beginning each time it is called. pictures: opens the
     pictures of the frames; None where there are none. length: frames of the original video, 0 if that is not known.
+    address: where Label Studio has the video, "" if nowhere.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Video:
     pictures: Callable[[], AbstractContextManager[Pictures]] | None = None
     fps: float = 24.0
     length: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

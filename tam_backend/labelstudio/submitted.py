@@ -150,17 +150,25 @@ def _fetch(client: ProjectClient, task: Json, kind: Kind, folder: Path) -> Chose
             "predictions": "it has no prediction",
             "either": "it has neither annotation nor prediction",
         }[kind]
-    regions = [r for r in work.get("result") or [] if isinstance(r, dict) and is_mask(r) and mask_labels(r)]
-    content = {"state": _state(task, kind), "name": name, "updated": _saved(work), "regions": regions}
+    content = {"state": _state(task, kind), "name": name, "updated": _saved(work), "regions": mask_regions(work)}
     path = folder / f"{number}.json"
     write_atomically(path, json.dumps(content).encode())
     return _chosen(number, content, path)
 
 
 def _chosen(task: int, content: Json, path: Path) -> Chosen:
-    sizes = [(r.get("original_height"), r.get("original_width")) for r in content["regions"]]
-    size = next(((h, w) for h, w in sizes if isinstance(h, int) and isinstance(w, int) and h > 0 and w > 0), None)
-    return Chosen(int(task), str(content["name"]), str(content["updated"]), path, size)
+    return Chosen(int(task), str(content["name"]), str(content["updated"]), path, picture_size(content["regions"]))
+
+
+def mask_regions(work: Json) -> list[Json]:
+    """The regions of an annotation or prediction that hold masks."""
+    return [r for r in work.get("result") or [] if isinstance(r, dict) and is_mask(r) and mask_labels(r)]
+
+
+def picture_size(regions: Iterable[Json]) -> tuple[int, int] | None:
+    """(height, width) of the pictures that masks were made on, None without a mask."""
+    sizes = [(r.get("original_height"), r.get("original_width")) for r in regions]
+    return next(((h, w) for h, w in sizes if isinstance(h, int) and isinstance(w, int) and h > 0 and w > 0), None)
 
 
 def collect(
@@ -235,13 +243,17 @@ def _video(
                 del loaded[place]
             for place, _ in here:
                 if place not in loaded:
-                    loaded[place] = TaskMasks(parts[place].chosen, config, len(parts[place].cut.frames), size)
+                    chosen, count = parts[place].chosen, len(parts[place].cut.frames)
+                    where = f"task {chosen.task}, {chosen.name}"
+                    loaded[place] = TaskMasks(chosen.regions(), where, config, count, size)
             several = [loaded[place].at(index) for place, index in here]
             yield _merged(frame, several, [parts[place].chosen.updated for place, _ in here], ids)
 
+    given = parts[0].task["data"].get(config.video_key)
+    address = given if isinstance(given, str) else ""
     if pictures is None:
-        return Video(name, *size, frames, tracks, read)
-    return Video(name, *size, frames, tracks, read, pictures.open, pictures.fps, pictures.length)
+        return Video(name, *size, frames, tracks, read, address=address)
+    return Video(name, *size, frames, tracks, read, pictures.open, pictures.fps, pictures.length, address)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,12 +268,15 @@ class LabelMask:
 class TaskMasks:
     """The masks of one annotation or prediction, decoded frame by frame."""
 
-    def __init__(self, chosen: Chosen, config: LabelConfig, frames: int, size: tuple[int, int]) -> None:
-        """frames: number of frames of the task. Raises BadInput."""
+    def __init__(
+        self, regions: Iterable[Json], where: str, config: LabelConfig, frames: int, size: tuple[int, int]
+    ) -> None:
+        """regions: those that hold masks. where: for errors. frames: number of frames of the task. size: (height,
+        width). Raises BadInput."""
         self._size = size
-        self._where = f"task {chosen.task}, {chosen.name}"
+        self._where = where
         self._by_frame: dict[int, dict[str, list[Json]]] = {}
-        for region in chosen.regions():
+        for region in regions:
             index = frame_index(region, frames, f"{self._where}: region {region.get('id')!r}")
             for label in region_labels(region, config, index):
                 self._by_frame.setdefault(index, {}).setdefault(label, []).append(region)
