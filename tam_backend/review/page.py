@@ -66,25 +66,29 @@ def render_page(
     )
 
 
-def _sums(tasks: Sequence[TaskFigures]) -> list[tuple[str, str]]:
+def _sums(tasks: Sequence[TaskFigures]) -> list[tuple[str, str, str]]:
+    """(name, value, detail) of what is true of the project as a whole."""
     tracks = [track for t in tasks for track in t.tracks]
     masks = sum(len(t.shown) for t in tracks)
-    reviews = [t.review() for t in tracks]
+    look = sum(t.review().look for t in tracks)
     by_hand, clicks = sum(t.by_hand for t in tracks), sum(t.clicks for t in tracks)
-    minutes = [t.minutes for t in tasks if t.minutes is not None]
     sums = [
-        ("tasks", f"{len(tasks)}, {sum(t.submitted for t in tasks)} submitted"),
-        ("objects", str(len(tracks))),
-        ("masks", str(masks)),
-        ("need a look", f"{sum(r.look for r in reviews)} masks"),
-        ("changed by hand", f"{by_hand} ({100 * by_hand / masks:.0f} %)" if masks else "0"),
-        ("clicks and boxes", f"{clicks} ({clicks / len(tracks):.1f} an object)" if tracks else "0"),
+        ("tasks", str(len(tasks)), f"{sum(t.submitted for t in tasks)} submitted"),
+        ("objects", str(len(tracks)), ""),
+        ("masks", str(masks), ""),
+        ("need a look", str(look), _share(look, masks)),
+        ("changed by hand", str(by_hand), _share(by_hand, masks)),
+        ("clicks and boxes", str(clicks), f"{clicks / len(tracks):.1f} an object" if tracks else ""),
     ]
-    if minutes and tracks:
-        timed = sum(len(t.tracks) for t in tasks if t.minutes is not None)
-        an_object = f" ({sum(minutes) / timed:.1f} an object)" if timed else ""
-        sums.append(("time", f"{sum(minutes):.1f} minutes{an_object}"))
+    timed = [t for t in tasks if t.minutes is not None]
+    if timed:
+        minutes, objects = sum(t.minutes or 0.0 for t in timed), sum(len(t.tracks) for t in timed)
+        sums.append(("minutes", f"{minutes:.1f}", f"{minutes / objects:.1f} an object" if objects else ""))
     return sums
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else ""
 
 
 def _fix_next(tasks: Sequence[TaskFigures]) -> list[dict[str, Any]]:

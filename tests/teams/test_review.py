@@ -94,8 +94,8 @@ def test_the_frame_to_fix_next_comes_with_a_link_that_opens_its_task(page, studi
 
 
 def test_it_says_how_much_people_changed_and_what_it_cost(page):
-    assert "clicks and boxes 1 (0.5 an object)" in page.text
-    assert "time 2.0 minutes (2.0 an object)" in page.text
+    assert "clicks and boxes 1 0.5 an object" in page.text
+    assert "minutes 2.0 2.0 an object" in page.text
     # One mask of 8 x 8 pixels was moved by one: IoU 56 / 72.
     assert "1, by 22 %" in page.text
 
