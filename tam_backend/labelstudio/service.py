@@ -21,6 +21,7 @@ from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
+from tam_backend.labelstudio.outcomes import OutcomeCounter
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
 from tam_backend.labelstudio.seeds import SEEDS_KEY, seeded_anchors
@@ -30,6 +31,7 @@ from tam_backend.sessions.database import Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.jobs import BackgroundJobs
+from tam_backend.sessions.outcomes import OutcomeTable
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Track, TrackTable, Work
@@ -68,6 +70,10 @@ class Service:
         self._deliveries = Deliveries(
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
             log_of_deliveries, inherited, settings.follow_frames, self.model_version,
+        )  # fmt: skip
+        self._outcomes = OutcomeCounter(
+            OutcomeTable(self._database), log_of_deliveries, self.connections,
+            f"{self.engine.name} {self.engine.version}",
         )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
@@ -110,6 +116,7 @@ class Service:
             "background_jobs": self.jobs.running,
             "result_cache_bytes": self._memory.nbytes,
             "state_bytes": self._disk.nbytes,
+            "outcomes": self._outcomes.sums(),
         }
 
     def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:
@@ -134,6 +141,7 @@ class Service:
             "PROJECT_UPDATED",
             "ANNOTATION_CREATED",
             "ANNOTATION_UPDATED",
+            "ANNOTATIONS_DELETED",
         ):
             return
         tasks = event.get("tasks", [])
@@ -141,6 +149,10 @@ class Service:
             raise BadInput(f"{action} must carry project and tasks or annotation")
         if action == "TASKS_DELETED":
             self._forget({t.get("id") for t in tasks if isinstance(t, dict)})
+            return
+        if action == "ANNOTATIONS_DELETED":
+            gone = event.get("annotations")
+            self._outcomes.forget(a.get("id") for a in (gone if isinstance(gone, list) else []) if isinstance(a, dict))
             return
         config = parse_label_config(str(project.get("label_config", "")))
         if action == "PROJECT_UPDATED":
@@ -151,6 +163,7 @@ class Service:
                     self._fill(task, str(project.get("id")), config, base)
         elif isinstance(annotation := event.get("annotation"), dict):
             self._workers.submit(self._repair, annotation, config)
+            self._workers.submit(self._count, annotation, project.get("id"), config)
 
     def predict(
         self, tasks: list[Json], label_config: str, context: Json | None, project: str | None, base: str
@@ -222,6 +235,7 @@ class Service:
         for task in tasks:
             if isinstance(task, int):
                 self._deliveries.forget(Work(connection.url, 0, task))
+                self._outcomes.forget_task(Work(connection.url, 0, task))
 
     def _drop_removed_labels(self, project: object, config: LabelConfig) -> None:
         """A project's labeling configuration was changed."""
@@ -265,6 +279,13 @@ class Service:
             log.warning("annotation %s could not be made whole: %s", number, e)
         except Exception:
             log.exception("annotation %s could not be made whole", number)
+
+    def _count(self, annotation: Json, project: object, config: LabelConfig) -> None:
+        """Note what became of our masks in a saved annotation."""
+        try:
+            self._outcomes.note(annotation, project, config)
+        except Exception:
+            log.exception("annotation %s: what became of its masks could not be counted", annotation.get("id"))
 
     # ---- frames of new tasks
 

@@ -68,6 +68,16 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE tracks ADD COLUMN look INTEGER;      -- masks that need a look; NULL until all are finished
     ALTER TABLE tracks ADD COLUMN fix_next INTEGER;  -- frame of the video; NULL: none needs a look
     """,
+    """
+    CREATE TABLE outcomes (
+        label_studio TEXT NOT NULL, project INTEGER NOT NULL, task INTEGER NOT NULL, annotation INTEGER NOT NULL,
+        version TEXT NOT NULL,        -- of the engine; "": drawn by a person
+        accepted INTEGER NOT NULL, fixed INTEGER NOT NULL, rejected INTEGER NOT NULL, drawn INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        PRIMARY KEY (label_studio, annotation, version)
+    ) WITHOUT ROWID;
+    CREATE INDEX outcomes_by_task ON outcomes (label_studio, task);
+    """,
 )
 
 
