@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tam_backend.commands.studio import add_connection_options, connect, resumable
@@ -41,14 +41,6 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, metavar="FILE", help="of a folder of tam track: the video, for its pictures"
     )
     add_connection_options(parser)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """submitted: of a project; None for a folder."""
-
-    dataset: Dataset
-    submitted: Submitted | None
 
 
 def find_folder(args: argparse.Namespace) -> Path | None:

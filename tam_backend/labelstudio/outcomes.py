@@ -97,7 +97,7 @@ class OutcomeCounter:
             log.info("task %s: its predictions could not be read, to count what became of them: %s", task, e)
             prediction = None
         work = Work(connection.url, project, task)
-        offered = self._delivered(work, config) | offered_in(prediction, config)
+        offered = self._delivered(work, result, config) | offered_in(prediction, config)
         self._table.set(work, number, judge(result, offered, config))
 
     def forget(self, annotations: Iterable[object]) -> None:
@@ -113,11 +113,16 @@ class OutcomeCounter:
         """By Label Studio, project and version."""
         return self._table.sums()
 
-    def _delivered(self, work: Work, config: LabelConfig) -> dict[Place, str]:
+    def _delivered(self, work: Work, result: Iterable[Json], config: LabelConfig) -> dict[Place, str]:
+        """The masks that came to the page on which this annotation was made: others may work on the task as well."""
+        regions = [r for r in result if isinstance(r, dict)]
+        arrived = {f"prompt:{r.get('id')}" for r in regions}
+        arrived |= {str(meta.get("batch")) for r in regions if isinstance(meta := r.get("meta"), dict)}
         return {
             (label, index): self._current
             for control in config.masks
             for label in control.labels
             for batch in self._deliveries.batches(work, control.name, label)
+            if batch.marker in arrived
             for index in batch.frames
         }

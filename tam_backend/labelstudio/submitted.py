@@ -18,7 +18,7 @@ import numpy as np
 from tam_backend.errors import BadInput, MediaError
 from tam_backend.export.dataset import Dataset, MaskedFrame, Pictures, Track, Video, distinct
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
-from tam_backend.labelstudio.cuts import Cut, video_name, video_of
+from tam_backend.labelstudio.cuts import CUT_KEY, Cut, video_name, video_of
 from tam_backend.labelstudio.instances import Vocabulary
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import frame_of
@@ -344,7 +344,8 @@ def _merged(
 
 
 class _Pictures:
-    """The frames of a video: of its file, where the backend shows that, else of the pictures that its tasks list."""
+    """The frames of a video: of its file, where tasks say which of its frames they show, else of the pictures that they
+    list."""
 
     def __init__(
         self,
@@ -357,10 +358,13 @@ class _Pictures:
         """Opens the video, or the first pictures, to see that they can be read. Raises MediaError."""
         self._library = library
         data = parts[0].task["data"]
-        whole = data.get(config.video_key) and frame_of(data[config.frames_key()][0])
+        address = data.get(config.video_key)
+        # Pictures that tam import made are of the video beside them, packed once more.
+        ours = CUT_KEY in data or frame_of(data[config.frames_key()][0]) is not None
+        whole = isinstance(address, str) and "/" in address and ours
         self._videos: list[tuple[str, Mapping[int, int] | None]] = []
         if whole:
-            url = absolute_url(data[config.video_key], client.connection, project)
+            url = absolute_url(address, client.connection, project)
             self._videos.append((library.register("video", [url], client.connection), None))
         else:
             for part in parts:

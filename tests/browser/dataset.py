@@ -8,13 +8,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,11 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
+from tam_backend.cli import main
 from tam_backend.export.dataset import bounding_box
 from tam_backend.export.formats import FORMATS, read_export
 from tests.browser.editor import Editor
 
-ROOT = Path(__file__).parents[2]
 #: Formats that hold masks as they are.
 EXACT = [name for name, f in FORMATS.items() if f.reader and name != "yolo-box"]
 
@@ -58,24 +56,14 @@ class Team:
     editor: Editor
     get: Callable[..., Any]
     picture: Callable[[str], None] = lambda name: None
-    said: list[str] = field(default_factory=list)
 
-    def tam(self, *arguments: object, code: int = 0) -> str:
+    def tam(self, *arguments: object) -> str:
         """Run a command against this Label Studio, and return what it printed."""
-        command = [
-            sys.executable,
-            "-m",
-            "tam_backend.cli",
-            *map(str, arguments),
-            "--url",
-            self.url,
-            "--token",
-            self.token,
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-        self.said.append(f"$ tam {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
-        assert done.returncode == code, self.said[-1]
-        return done.stdout
+        out = io.StringIO()
+        with redirect_stdout(out), redirect_stderr(out):
+            ended = main([*map(str, arguments), "--url", self.url, "--token", self.token])
+        assert ended == 0, f"$ tam {' '.join(map(str, arguments))}\n{out.getvalue()}"
+        return out.getvalue()
 
     def tasks(self, project: int) -> list[Json]:
         answer = self.get("/api/tasks", project=project, fields="all", page_size=100)

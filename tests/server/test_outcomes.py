@@ -17,10 +17,14 @@ def send(backend: Backend, action: str, **fields: object) -> None:
     assert backend.client.post("/webhook", json={"action": action, "project": project, **fields}).status_code == 200
 
 
+#: The point that brought the masks, as the annotation keeps it.
+POINT = point("p1", 3, 30, 20, new=False)
+
+
 def submit(
     backend: Backend, task: dict, result: list[dict], number: int = 7, action: str = "ANNOTATION_CREATED", **more
 ):
-    send(backend, action, annotation={"id": number, "task": task["id"], "result": result, **more})
+    send(backend, action, annotation={"id": number, "task": task["id"], "result": [*result, POINT], **more})
 
 
 def counted(backend: Backend, annotations: int = 1) -> dict[str, tuple[int, int, int, int]]:
@@ -55,6 +59,12 @@ def test_masks_are_accepted_fixed_rejected_or_drawn(backend):
     changed = masks[1] | {"origin": "prediction-changed"}
     submit(backend, task, [drawn, changed, *masks[2:10]])
     assert counted(backend) == {VERSION: (8, 1, 3, 0), "": (0, 0, 0, 1)}
+
+
+def test_what_came_to_somebody_elses_page_is_not_rejected_here(backend):
+    task, masks = clicked(backend)
+    send(backend, "ANNOTATION_CREATED", annotation={"id": 7, "task": task["id"], "result": masks[:2]})
+    assert counted(backend) == {VERSION: (2, 0, 0, 0)}
 
 
 def test_a_later_save_replaces_what_was_counted(backend):

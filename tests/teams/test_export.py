@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tam_backend.export import manifest
 from tam_backend.export.formats import FORMATS, read_export
@@ -142,6 +144,31 @@ def test_every_second_frame_keeps_its_number(ask, studio, tmp_path):
     task["data"]["cut"] = {"first": 10, "count": 3, "every": 2}
     assert ask("export", 1, "--format", "davis", "--out", tmp_path / "out", "--no-pictures").code == 0
     assert {f: list(m) for f, m in masks_in(tmp_path / "out").items()} == {10: [], 12: [3], 14: []}
+
+
+def test_pictures_come_from_the_video_or_else_from_those_that_tasks_list(ask, studio, project, tmp_path):
+    for task in studio.tasks.values():
+        first = int(task["data"]["frames"][0].rpartition("/")[2].partition(".")[0])
+        for i in range(len(task["data"]["frames"])):
+            name = f"0000000{task['id']}-{i}.png"
+            picture = io.BytesIO()
+            Image.new("RGB", (WIDTH, HEIGHT), (0, 20 * (first + i), 255)).save(picture, "PNG")
+            studio.uploads[name] = picture.getvalue()
+            task["data"]["frames"][i] = f"/data/upload/1/{name}"
+        task["data"]["cut"] = {"first": first, "count": len(task["data"]["frames"]), "every": 1}
+
+    def colour(out: str, frame: int) -> list[int]:
+        assert ask("export", 1, "--format", "coco", "--out", tmp_path / out).code == 0
+        [video] = read_export(tmp_path / out).videos
+        with video.pictures() as pictures:
+            return pictures(frame)[0, 0].tolist()
+
+    assert max(colour("video", 7)) < 60, "made from the video, the pictures are of it"
+    for task in studio.tasks.values():
+        task["data"] |= {"video": "street.mov", "source": "street.mov"}
+    found = colour("pictures", 7)
+    assert abs(found[1] - 140) < 8
+    assert found[2] > 245
 
 
 def test_an_export_can_be_exported_as_another_format(tam, ask, project, tmp_path):

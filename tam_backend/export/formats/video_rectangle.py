@@ -38,7 +38,7 @@ def _chunks(dataset: Dataset) -> Iterator[str]:
         labels = {t.id: t.label for t in video.tracks}
         regions = [region(video, labels[i], reduce_boxes(of_track)) for i, of_track in sorted(boxes.items())]
         task = {
-            "data": {"video": video.address or f"{video.name}.mp4", "fps": video.fps},
+            "data": {"video": video.address or f"{video.name}.mp4", "fps": str(round(video.fps, 4))},
             "predictions": [{"model_version": "tam export", "result": regions}],
         }
         yield ("," if number else "") + "\n" + json.dumps(task, ensure_ascii=False)
