@@ -6,12 +6,14 @@ borders of clips, submits what is there, exports in every format, and compares e
     .venv/bin/python benchmarks/dataset.py a.mp4 b.mp4 --clip 40 --end 69 --label Ball --label Part --instances Part=2 \
         --click "a:5:Ball:50.8,44.7" --click "b:0:Part 1:31,68"
 
-Starts Label Studio and the backend (embedded engine) for itself, in a folder that is removed.
+Starts Label Studio and the backend (embedded engine) for itself, in a folder that is removed. With --url and --backend
+it uses those that are running; then TAM_LABEL_STUDIO_TOKEN and LABEL_STUDIO_LOGIN (user:password) say who it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import tempfile
@@ -23,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from tamdev.processes import free_port  # noqa: E402
-from tamdev.rest import answers  # noqa: E402
+from tamdev.rest import LabelStudio, answers  # noqa: E402
 from tamdev.servers import Account, start_backend, start_label_studio  # noqa: E402
 
 from tests.browser.dataset import Click, Team, accept_all, click_all, frames_of, judge, name_of  # noqa: E402
@@ -47,18 +49,25 @@ def main() -> int:
     parser.add_argument("--control", choices=["bitmask", "brush"], default="bitmask")
     parser.add_argument("--click", action="append", type=click, required=True, metavar="VIDEO:FRAME:LABEL:X,Y")
     parser.add_argument("--pictures", type=Path, help="folder for screenshots")
+    parser.add_argument("--url", help="a Label Studio that is running")
+    parser.add_argument("--backend", help="the backend that is running")
     args = parser.parse_args()
     began = time.monotonic()
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dataset-")))
-        account = Account("lead@example.com", secrets.token_hex(8), secrets.token_hex(20))
-        studio, rest = start_label_studio(root / "label-studio", free_port(), account, root / "label-studio.log")
-        stack.enter_context(studio)
-        studio.wait_until(lambda: answers(f"{rest.url}/health") and rest.ready(), 300)
-        port = free_port()
-        options = {"TAM_ENGINE": "embedded"}
-        stack.enter_context(start_backend(root / "backend", port, rest, account, root / "backend.log", options))
-        backend = f"http://127.0.0.1:{port}"
+        if args.url:
+            user, _, password = os.environ["LABEL_STUDIO_LOGIN"].partition(":")
+            account = Account(user, password, os.environ["TAM_LABEL_STUDIO_TOKEN"])
+            rest, backend = LabelStudio(args.url, account.token), args.backend
+        else:
+            account = Account("lead@example.com", secrets.token_hex(8), secrets.token_hex(20))
+            studio, rest = start_label_studio(root / "label-studio", free_port(), account, root / "label-studio.log")
+            stack.enter_context(studio)
+            studio.wait_until(lambda: answers(f"{rest.url}/health") and rest.ready(), 900)
+            port = free_port()
+            options = {"TAM_ENGINE": "embedded"}
+            stack.enter_context(start_backend(root / "backend", port, rest, account, root / "backend.log", options))
+            backend = f"http://127.0.0.1:{port}"
         editor = stack.enter_context(Editor(rest.url, [backend]))
         editor.call("login", account.username, account.password)
 
@@ -74,8 +83,9 @@ def main() -> int:
         team = Team(rest.url, account.token, backend, editor, rest.get, picture)
         labels = [o for name in args.label for o in ("--label", name)]
         labels += [o for text in args.instances for o in ("--instances", text)]
-        team.tam("project", "create", "Data set", *labels, "--control", args.control, "--backend", backend)
-        project = team.project("Data set")
+        title = f"Data set {secrets.token_hex(3)}"
+        team.tam("project", "create", title, *labels, "--control", args.control, "--backend", backend)
+        project = team.project(title)
         team.tam("import", project, *args.videos, "--clip", args.clip, "--overlap", 1, "--end", args.end)
         tasks = team.tasks(project)
         for task in tasks:

@@ -26,11 +26,8 @@ def main() -> int:
         with Image.open(path) as image:
             small = image.convert("RGB")
             small.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-        target = PAGE / path.name
-        if path.suffix == ".png":
-            small.quantize(128, method=Image.Quantize.MEDIANCUT).save(target, optimize=True)
-        else:
-            small.save(target, quality=80)
+        target = PAGE / f"{path.stem}.jpg"
+        small.save(target, quality=88, subsampling=0, optimize=True)
         print(f"{target.relative_to(ROOT)}: {target.stat().st_size / 1000:.0f} kB")
     return 0
 
