@@ -91,7 +91,7 @@ def main() -> int:
         for task in tasks:
             print(f"          task {task['id']}: {name_of(task)}, frames {frames_of(task)[0]} to {frames_of(task)[-1]}")
         passed(f"{len(tasks)} tasks")
-        click_all(team, project, args.click)
+        click_all(team, project, args.click, through=args.control == "brush")
         passed(f"{len(args.click)} clicks, tracked in all clips")
         accepted = accept_all(team, project)
         passed(f"submitted: {len(accepted)} masks of {len({k[:2] for k in accepted})} objects")

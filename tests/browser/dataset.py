@@ -88,8 +88,11 @@ def name_of(task: Json) -> str:
     return Path(task["data"]["source"].partition("#")[0]).stem
 
 
-def click_all(team: Team, project: int, clicks: Sequence[Click]) -> None:
-    """Every click in the first task that shows its frame; then wait until the backend has nothing left to do."""
+def click_all(team: Team, project: int, clicks: Sequence[Click], *, through: bool = False) -> None:
+    """Every click in the first task that shows its frame; then wait until the backend has nothing left to do.
+
+    through: masks that are there do not catch the click (BrushLabels only).
+    """
     tasks = team.tasks(project)
     at: dict[int, list[tuple[int, Click]]] = {}
     for click in clicks:
@@ -99,7 +102,8 @@ def click_all(team: Team, project: int, clicks: Sequence[Click]) -> None:
         team.open(project, task)
         for index, click in here:
             team.editor.call("goToFrame", index)
-            answer = team.editor.call("smartClick", "point", click.label, click.x, click.y)
+            how = {"through": through}
+            answer = team.editor.call("smartClick", "point", click.label, click.x, click.y, how)
             assert answer["errors"] == [], answer
             assert index in answer["frames"], answer
         team.picture(f"clicked-{task}")
