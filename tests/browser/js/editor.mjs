@@ -48,6 +48,13 @@ export class Editor {
     await this.settled();
   }
 
+  /** The project's list of tasks. */
+  async openTaskList(project) {
+    await this.page.goto(`${this.url}/projects/${project}/data`);
+    await this.page.locator(".dm-table-row, [class*=tableRow], [class*=table-row]").first().waitFor({ timeout: 15_000 }).catch(() => {});
+    await this.page.waitForTimeout(1500); // its columns are laid out in the next ticks
+  }
+
   /** Close the task, as someone who goes home does. */
   async leave() {
     await this.page.goto("about:blank");
