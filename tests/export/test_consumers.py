@@ -21,9 +21,9 @@ from pycocotools.coco import COCO
 from tam_backend.drawing import PALETTE
 from tam_backend.evaluation.datasets import load_sequence
 from tam_backend.evaluation.layouts import find_sequences
-from tam_backend.export.dataset import bounding_box
+from tam_backend.export.dataset import Dataset, MaskedFrame, Video, bounding_box
 from tam_backend.export.formats import find_format
-from tests.export.scenes import HEIGHT, WIDTH, masks_of, scene
+from tests.export.scenes import HEIGHT, TRACKS, WIDTH, masks_of, scene
 
 CLASSES = {1: "Person", 2: "Person", 3: "Ball"}
 
@@ -159,6 +159,15 @@ def test_davis_has_its_palette_and_lists(davis):
     assert (davis / "ImageSets" / "2017" / "val.txt").read_text() == "street\ncourt-2\n"
     names = sorted(p.stem for p in (davis / "JPEGImages" / "Full-Resolution" / "street").iterdir())
     assert names == [f"{i:05d}" for i in range(7, 15)], "frames keep the numbers of the video"
+
+
+@pytest.mark.parametrize(("height", "folder"), [(480, "480p"), (360, "Full-Resolution")])
+def test_davis_names_its_folders_by_resolution(height, folder, tmp_path):
+    mask = np.zeros((height, 40), bool)
+    mask[5:9, 5:9] = True
+    made = Video("v", height, 40, [0], TRACKS, lambda: iter([MaskedFrame(0, {1: mask})]))
+    find_format("davis").write(Dataset((made,), TRACKS), tmp_path)
+    assert (tmp_path / "Annotations" / folder / "v" / "00000.png").is_file()
 
 
 @pytest.mark.parametrize(("name", "kind", "root"), [("davis", "davis", "."), ("youtube-vos", "youtube-vos", "train")])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +166,59 @@ def test_a_mask_that_cannot_be_read_leaves_its_task_out(studio):
     broken = region("Ball", 7, blob(5))
     figures = review_task(task, [annotation(1, [broken])], [], parse_label_config(CONFIG))
     assert "item_index is 7; this task has frames 0 to 2" in figures.problem
+
+
+# ---- what the backend has counted
+
+
+@pytest.fixture
+def backend(studio: StandIn) -> Iterator[tuple[str, list[str | None]]]:
+    """(address, Authorization of each request) of a backend that has counted outcomes."""
+    asked: list[str | None] = []
+    mine = {"label_studio": studio.url, "project": 1, "version": "embedded 4"}
+    other = {"label_studio": "http://elsewhere:8080", "project": 1, "version": "embedded 3"}
+    numbers = {"accepted": 70, "fixed": 20, "rejected": 10, "drawn": 0, "annotations": 5}
+    body = json.dumps({"status": "UP", "outcomes": [mine | numbers, other | numbers]}).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(200 if self.path == "/status.json" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_connected_backend_is_asked_what_became_of_its_masks(ask, studio, project, backend, tmp_path):
+    url, asked = backend
+    studio.backends[1] = {"id": 1, "project": 1, "url": url}
+    assert ask("review", 1, "--out", tmp_path / "report.html").code == 0
+    text = _Page((tmp_path / "report.html").read_text()).text
+    assert "Counted by the backend whenever somebody submitted." in text
+    assert "embedded 4 70 20 10 0 70 / 20 / 10 %" in text
+    assert "embedded 3" not in text, "that is another Label Studio"
+    assert asked == [None]
+
+
+def test_a_password_goes_only_to_a_backend_that_was_named(ask, studio, project, backend, tmp_path, monkeypatch):
+    url, asked = backend
+    monkeypatch.setenv("TAM_BASIC_AUTH_USER", "lead")
+    monkeypatch.setenv("TAM_BASIC_AUTH_PASSWORD", "a-long-password")
+    studio.backends[1] = {"id": 1, "project": 1, "url": url}
+    assert ask("review", 1, "--out", tmp_path / "report.html").code == 0
+    assert ask("review", 1, "--out", tmp_path / "report.html", "--backend", f"{url}/").code == 0
+    assert asked == [None, "Basic bGVhZDphLWxvbmctcGFzc3dvcmQ="]
 
 
 # ---- what goes wrong
