@@ -213,9 +213,9 @@ export class Editor {
    * Click with the magenta point tool. Ctrl lets the click through masks (BrushLabels only) and boxes that are there.
    * wait: until the answer is there, and return what it held: {status, errors, frames with masks of this label, seconds}.
    */
-  smartClick(tag, label, x, y, { positive = true, through = false, wait = true } = {}) {
+  smartClick(tag, label, x, y, { positive = true, through = false, wait = true, timeout = 60_000 } = {}) {
     const keys = [...(through ? ["Control"] : []), ...(positive ? [] : ["Alt"])];
-    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys));
+    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys), timeout);
   }
 
   /** Draw a box with the magenta rectangle tool, from corner to corner; see smartClick. */
@@ -224,12 +224,12 @@ export class Editor {
     return this._smart("rectangle-tool", tag, label, wait, () => this.stroke([from, middle, to]));
   }
 
-  async _smart(tool, tag, label, wait, gesture) {
+  async _smart(tool, tag, label, wait, gesture, timeout = 60_000) {
     if (await this.selected()) await this.unselect(); // a selected region would take the label's key
     await this.chooseSmartTool(tool); // before the label: choosing a tool drops the labels of other tags
     await this.chooseLabel(tag, label);
     const started = Date.now();
-    const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout: 60_000 });
+    const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout });
     sent.catch(() => {}); // reported below, where it is awaited
     await gesture();
     if (!wait) return null;
