@@ -295,6 +295,10 @@ class Client:
         except ValueError as e:
             raise LabelStudioError(f"Label Studio's answer to {method} {path} is not JSON") from e
 
+    def _timeout_for(self, content: bytes | None) -> tuple[float, float]:
+        """(connect, read) seconds for a call with this body."""
+        return self._timeout
+
     def _send(
         self, method: str, url: str, content: bytes | None, content_type: str
     ) -> tuple[int, Mapping[str, str], bytes]:
@@ -303,7 +307,8 @@ class Client:
         for again in (True, False):
             authorization = credentials.headers()
             kind = {} if content is None else {"Content-Type": content_type}
-            answer = ask_label_studio(method, url, {**authorization, **kind}, self._timeout, content)
+            timeout = self._timeout_for(content)
+            answer = ask_label_studio(method, url, {**authorization, **kind}, timeout, content)
             if not (answer[0] == 401 and again and credentials.renew(authorization)):
                 break
         credentials.note(answer[0])
