@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
@@ -23,9 +24,11 @@ from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
+from tam_backend.labelstudio.outcomes import OutcomeCounter
 from tam_backend.labelstudio.renewal import LinkRenewal
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.labelstudio.seeds import SEEDS_KEY, seeded_anchors
 from tam_backend.labelstudio.shapes import check_result, check_task, check_work
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
@@ -34,6 +37,7 @@ from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.jobs import BackgroundJobs
 from tam_backend.sessions.memory import MemoryWatch, default_limit, resident_bytes
+from tam_backend.sessions.outcomes import OutcomeTable
 from tam_backend.sessions.owner import LOCK
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
@@ -92,6 +96,10 @@ class Service:
         self._deliveries = Deliveries(
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
             log_of_deliveries, inherited, settings.follow_frames, self.model_version,
+        )  # fmt: skip
+        self._outcomes = OutcomeCounter(
+            OutcomeTable(self._database), log_of_deliveries, self.connections,
+            f"{self.engine.name} {self.engine.version}",
         )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
@@ -153,6 +161,7 @@ class Service:
             "frame_bytes": self.library.frames.bytes,
             "memory_bytes": resident_bytes(),
             "memory_limit_bytes": self._watch.limit,
+            "outcomes": self._outcomes.sums(),
         }
 
     def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:
@@ -177,6 +186,7 @@ class Service:
             "PROJECT_UPDATED",
             "ANNOTATION_CREATED",
             "ANNOTATION_UPDATED",
+            "ANNOTATIONS_DELETED",
         ):
             return
         tasks = event.get("tasks", [])
@@ -184,6 +194,10 @@ class Service:
             raise BadInput(f"{action} must carry project and tasks or annotation")
         if action == "TASKS_DELETED":
             self._forget({t["id"] for t in tasks if isinstance(t, dict) and isinstance(t.get("id"), int)})
+            return
+        if action == "ANNOTATIONS_DELETED":
+            gone = event.get("annotations")
+            self._outcomes.forget(a.get("id") for a in (gone if isinstance(gone, list) else []) if isinstance(a, dict))
             return
         config = parse_label_config(str(project.get("label_config", "")))
         if action == "PROJECT_UPDATED":
@@ -196,6 +210,7 @@ class Service:
         elif isinstance(annotation := event.get("annotation"), dict):
             check_work(annotation, "annotation")
             self._workers.submit(self._saved, annotation, config)
+            self._workers.submit(self._count, annotation, project.get("id"), config)
 
     def predict(
         self, tasks: list[Json], label_config: str, context: Json | None, project: str | None, base: str
@@ -243,6 +258,30 @@ class Service:
             except TamError as e:
                 log.warning("%s", e)
 
+    def _unseeded(self, task: Json) -> bool:
+        """Whether a task has seeds of which nothing was begun yet."""
+        connection, number = self.connections.current(), task.get("id")
+        if not task["data"].get(SEEDS_KEY) or connection is None or not isinstance(number, int):
+            return False
+        return not self._tracks.of_task(connection.url, number)
+
+    def _start_seeds(self, task_id: int, project: int, config: LabelConfig, connection: Connection) -> None:
+        """Begin to track what the seeds of a task say, for labels that nobody has begun. Raises TamError."""
+        data = Client(connection).task(project, task_id)["data"]
+        if not data.get(SEEDS_KEY):
+            return
+        clip = self._clips.find(data, config, connection, project=project)
+        with contextlib.closing(self.library.open(clip.video)) as reader:
+            frames = self._clips.numbers_of(data, config, clip)
+            seeded = seeded_anchors(data, config, frames, reader.height, reader.width)
+        work = Work(clip.label_studio, project, task_id)
+        begun = {(t.tag, t.label) for t in self._tracks.of_task(work.label_studio, work.task)}
+        for (control, label), anchors in seeded.items():
+            if (control.name, label) not in begun:
+                track = Track(work, control.name, label, clip.video, clip.frames, min(anchors), anchors)
+                self.jobs.release(self.jobs.begin(track))
+                log.info("task %s: %s is tracked from %d seed(s)", task_id, label, len(anchors))
+
     def _forget(self, tasks: set[Any]) -> None:
         """Tasks were deleted."""
         connection = self.connections.current()
@@ -256,6 +295,7 @@ class Service:
         for task in tasks:
             if isinstance(task, int):
                 self._deliveries.forget(Work(connection.url, 0, task))
+                self._outcomes.forget_task(Work(connection.url, 0, task))
 
     def _drop_removed_labels(self, project: object, config: LabelConfig) -> None:
         """A project's labeling configuration was changed."""
@@ -314,11 +354,18 @@ class Service:
         except Exception:
             log.exception("annotation %s could not be made whole", number)
 
+    def _count(self, annotation: Json, project: object, config: LabelConfig) -> None:
+        """Note what became of our masks in a saved annotation."""
+        try:
+            self._outcomes.note(annotation, project, config)
+        except Exception:
+            log.exception("annotation %s: what became of its masks could not be counted", annotation.get("id"))
+
     # ---- frames of new tasks
 
     def _fill(self, task: Json, project: str | None, config: LabelConfig, base: str) -> Future[None] | None:
         """Begin to give a task its frames, if it needs them. One worker a task, however many ask."""
-        if not self._clips.needs_frames(task["data"], config, base):
+        if not self._clips.needs_frames(task["data"], config, base) and not self._unseeded(task):
             return None
         connection = self.connections.current()
         task_id = task.get("id")
@@ -342,6 +389,7 @@ class Service:
     ) -> None:
         try:
             self._clips.fill(key[1], project, config, connection, base)
+            self._start_seeds(key[1], project, config, connection)
         except TamError as e:
             log.warning("task %s: %s", key[1], e)
             raise
