@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from tam_backend import __version__
@@ -15,6 +16,8 @@ from tam_backend.errors import BadInput, TamError
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
     "serve": "start the backend for Label Studio",
+    "project": "make a Label Studio project that is ready for annotators",
+    "import": "bring videos into a Label Studio project: frames, clips, first masks",
     "doctor": "see what is installed and whether it works",
     "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
     "report": "compare two runs of tam evaluate, with pictures of where they differ",
@@ -53,10 +56,14 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, summary in COMMANDS.items():
         if name == command:
-            importlib.import_module(f"tam_backend.commands.{name}").add_parser(subparsers)
+            _module(name).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"tam_backend.commands.{'import_videos' if command == 'import' else command}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((a for a in arguments if a in COMMANDS), None)
     args = _make_parser(command).parse_args(arguments)
     try:
-        return int(importlib.import_module(f"tam_backend.commands.{args.command}").run(args))
+        return int(_module(args.command).run(args))
     except BadInput as e:
         code, message = EXIT_BAD_INPUT, f"error: {e}"
     except (TamError, OSError) as e:  # OSError: disk full, folder gone; nothing that this program can set right

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
-from tam_backend.commands.mask_files import read_mask_file
 from tam_backend.errors import BadInput
 from tam_backend.prompts import Click, FramePrompts, Mask
 from tam_backend.tracking.objects import MAX_ID
@@ -22,6 +23,9 @@ ObjectPrompts = dict[int, dict[int, FramePrompts]]
 _CLICK = re.compile(r"([0-9]+),([^,:]+),([^,:]+)(,[+-])?(?::([0-9]+))?")
 _MASK = re.compile(r"([0-9]+)=(.+)")
 _MASK_OBJECT = re.compile(r"(.+):([0-9]+)")
+
+#: A grey picture with more values than this is a photograph or a soft mask, not a map of object ids.
+_MAX_OBJECTS_IN_GREY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +144,30 @@ def _check_size(option: str, prompts: FramePrompts, video: Reader) -> None:
         raise BadInput(f"{option}: {e}") from e
 
 
+def read_id_map(path: Path, option: str) -> tuple[npt.NDArray[np.uint8], bool]:
+    """The pixel values of a PNG with masks, HxW uint8, and whether they are just object and background.
+
+    option: named in the BadInput that is raised if it cannot be read, or is a picture of something else.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            values, is_binary = _values(image)
+    except FileNotFoundError as e:
+        raise BadInput(f"{option}: there is no file {path}") from e
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else "it is damaged or no PNG"
+        raise BadInput(f"{option}: {path} cannot be read: {reason}") from e
+    if values is None:
+        raise BadInput(
+            f"{option}: {path} is a colour or grey picture; a mask is an indexed PNG "
+            "(pixel value = object) or a black and white one"
+        )
+    return values, is_binary
+
+
 def _masks_of(option: MaskOption) -> Mapping[int, Mask]:
     """Object id -> HxW bool of a PNG: an indexed one or one of grey ids, or black and white for a single object."""
-    values, is_binary = read_mask_file(option.path, f"--mask {option.text}")
+    values, is_binary = read_id_map(option.path, f"--mask {option.text}")
     present = [int(v) for v in np.unique(values) if v]
     if option.object_id is not None:
         if not is_binary and len(present) > 1:
@@ -155,6 +180,30 @@ def _masks_of(option: MaskOption) -> Mapping[int, Mask]:
             f"name it: --mask {option.frame}={option.path}:1"
         )
     return {1: values > 0} if is_binary else {object_id: values == object_id for object_id in present}
+
+
+def _values(image: Image.Image) -> tuple[npt.NDArray[np.uint8] | None, bool]:
+    """Pixel values (None: not those of a mask), and whether they are just object and background."""
+    if image.mode == "P":
+        return np.array(image), False
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8), True
+    if image.mode in ("RGB", "RGBA", "LA"):
+        bands = [np.array(band) for band in image.split()]
+        colours = bands[:-1] if image.mode in ("RGBA", "LA") else bands
+        if any((band != colours[0]).any() for band in colours) or not _is_black_and_white(colours[0]):
+            return None, False
+        return colours[0], True
+    if image.mode != "L":
+        return None, False
+    values = np.array(image)
+    if _is_black_and_white(values):
+        return values, True
+    return (values, False) if len(np.unique(values)) <= _MAX_OBJECTS_IN_GREY else (None, False)
+
+
+def _is_black_and_white(values: npt.NDArray[np.uint8]) -> bool:
+    return bool(np.isin(values, (0, 255)).all())
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -23,6 +23,7 @@ from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
+from tam_backend.video.subsample import EveryNth
 
 #: How many readers stay open. Each may hold its decoder's cache of frames.
 OPEN_READERS = 4
@@ -37,15 +38,20 @@ CACHE_BYTES = 50_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address."""
+    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address.
+
+    every, offset: which of its frames count (see EveryNth).
+    """
 
     kind: str
     urls: tuple[str, ...]
     host: str
+    every: int = 1
+    offset: int = 0
 
     @property
     def id(self) -> str:
-        content = json.dumps([self.kind, self.urls, self.host])
+        content = json.dumps([self.kind, self.urls, self.host, *([self.every, self.offset] if self.every > 1 else [])])
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -68,10 +74,13 @@ class VideoLibrary:
         self._lock = threading.Lock()
         self._video_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def register(self, kind: str, urls: Sequence[str], connection: Connection | None) -> str:
+    def register(
+        self, kind: str, urls: Sequence[str], connection: Connection | None, every: int = 1, first: int = 0
+    ) -> str:
         """Note where a video comes from and return its id. Nothing is downloaded. kind: "video", "images", or "error"
-        for an address that cannot be resolved."""
-        source = Source(kind, tuple(urls), connection.url if connection else "")
+        for an address that cannot be resolved. every, first: only every so many-th frame counts, ``first`` among them.
+        """
+        source = Source(kind, tuple(urls), connection.url if connection else "", every, first % every)
         path = self._root / source.id / "source.json"
         if not path.exists():
             _write(path, json.dumps(asdict(source)))
@@ -141,6 +150,8 @@ class VideoLibrary:
                     reader: Reader = open_images(files, cache_dir=self._root / "index")
                 else:
                     reader = self._open_video(files[0], source)
+                if source.every > 1:
+                    reader = EveryNth(reader, source.every, source.offset)
                 return _holding(reader, os.dup(held))
             finally:
                 os.close(held)
@@ -159,7 +170,8 @@ class VideoLibrary:
     def _source(self, video: str) -> Source:
         try:
             fields = json.loads((self._root / video / "source.json").read_text())
-            return Source(fields["kind"], tuple(fields["urls"]), fields["host"])
+            every, offset = int(fields.get("every", 1)), int(fields.get("offset", 0))
+            return Source(fields["kind"], tuple(fields["urls"]), fields["host"], every, offset)
         except (OSError, ValueError, KeyError) as e:
             raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
 

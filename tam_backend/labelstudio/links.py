@@ -34,6 +34,17 @@ def load_secret(data_dir: Path) -> bytes:
         return bytes.fromhex(path.read_text())
 
 
+def frame_of(url: object) -> tuple[str, int] | None:
+    """(video, index) of an address that looks like ours, whoever signed it: for programs that only read tasks."""
+    if not isinstance(url, str):
+        return None
+    try:
+        match = _PATH.search(urlsplit(url).path)
+    except ValueError:
+        return None
+    return (match["video"], int(match["index"])) if match else None
+
+
 class FrameLinks:
     """Makes and checks frame URLs such as ``http://host/frames/<video>/12.jpg?sig=...``."""
 
@@ -52,13 +63,7 @@ class FrameLinks:
 
     def parse(self, url: object) -> tuple[str, int] | None:
         """(video, index) of a URL that we signed; None for any other. Its host does not matter: it may have moved."""
-        if not isinstance(url, str):
+        found = frame_of(url)
+        if found is None or not self.valid(found[0], parse_qs(urlsplit(str(url)).query).get("sig", [""])[0]):
             return None
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return None
-        match = _PATH.search(parts.path)
-        if not match or not self.valid(match["video"], parse_qs(parts.query).get("sig", [""])[0]):
-            return None
-        return match["video"], int(match["index"])
+        return found

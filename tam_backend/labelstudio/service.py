@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -22,6 +23,7 @@ from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.labelstudio.seeds import SEEDS_KEY, seeded_anchors
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import Database
@@ -183,6 +185,30 @@ class Service:
         # it asks twice at once, and never ask for this task again.
         return [[] for _ in range(len(tasks))]
 
+    def _unseeded(self, task: Json) -> bool:
+        """Whether a task has seeds of which nothing was begun yet."""
+        connection, number = self.connections.current(), task.get("id")
+        if not task["data"].get(SEEDS_KEY) or connection is None or not isinstance(number, int):
+            return False
+        return not self._tracks.of_task(connection.url, number)
+
+    def _start_seeds(self, task_id: int, project: int, config: LabelConfig, connection: Connection) -> None:
+        """Begin to track what the seeds of a task say, for labels that nobody has begun. Raises TamError."""
+        data = Client(connection).task(project, task_id)["data"]
+        if not data.get(SEEDS_KEY):
+            return
+        clip = self._clips.find(data, config, connection, project=project)
+        with contextlib.closing(self.library.open(clip.video)) as reader:
+            frames = self._clips.numbers_of(data, config, clip)
+            seeded = seeded_anchors(data, config, frames, reader.height, reader.width)
+        work = Work(clip.label_studio, project, task_id)
+        begun = {(t.tag, t.label) for t in self._tracks.of_task(work.label_studio, work.task)}
+        for (control, label), anchors in seeded.items():
+            if (control.name, label) not in begun:
+                track = Track(work, control.name, label, clip.video, clip.frames, min(anchors), anchors)
+                self.jobs.release(self.jobs.begin(track))
+                log.info("task %s: %s is tracked from %d seed(s)", task_id, label, len(anchors))
+
     def _forget(self, tasks: set[Any]) -> None:
         """Tasks were deleted."""
         connection = self.connections.current()
@@ -244,7 +270,7 @@ class Service:
 
     def _fill(self, task: Json, project: str | None, config: LabelConfig, base: str) -> Future[None] | None:
         """Begin to give a task its frames, if it needs them. One worker a task, however many ask."""
-        if not self._clips.needs_frames(task["data"], config, base):
+        if not self._clips.needs_frames(task["data"], config, base) and not self._unseeded(task):
             return None
         connection = self.connections.current()
         task_id = task.get("id")
@@ -268,6 +294,7 @@ class Service:
     ) -> None:
         try:
             self._clips.fill(key[1], project, config, connection, base)
+            self._start_seeds(key[1], project, config, connection)
         except TamError as e:
             log.warning("task %s: %s", key[1], e)
             raise

@@ -22,6 +22,7 @@ from tam_backend.labelstudio.links import FrameLinks
 from tam_backend.sessions.progress import ClipProgress, Progress
 from tam_backend.settings import Settings
 from tam_backend.video.jpeg import decode_jpeg, encode_jpeg, placeholder
+from tam_backend.video.subsample import original_frame
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ class FrameServer:
         caption = None
         if self._settings.frame_caption:
             seconds = reader.time(index)
-            caption = f"frame {index} of 0-{len(reader) - 1}   {int(seconds // 60)}:{seconds % 60:06.3f}"
+            number, last = original_frame(reader, index), original_frame(reader, len(reader) - 1)
+            caption = f"frame {number} of 0-{last}   {int(seconds // 60)}:{seconds % 60:06.3f}"
         data = encode_jpeg(reader[index], quality=self._settings.frame_quality, caption=caption)
         self._cache.set(key, data)
         return data
