@@ -15,13 +15,14 @@ from tam_backend.errors import BadInput, TamError
 #: Commands and what they are for. A command's module is imported when it is used: `track` never imports a web server.
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
+    "inpaint": "take tracked objects out of a video, and fill what was behind them",
     "serve": "start the backend for Label Studio",
     "project": "make a Label Studio project that is ready for annotators",
     "import": "bring videos into a Label Studio project: frames, clips, first masks",
     "doctor": "see what is installed and whether it works",
     "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
     "report": "compare two runs of tam evaluate, with pictures of where they differ",
-    "checkpoints": "list, download and verify the published weights of SAM and XMem",
+    "checkpoints": "list, download and verify the published weights of SAM, XMem and E2FGVI-HQ",
 }
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130

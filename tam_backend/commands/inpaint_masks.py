@@ -45,7 +45,7 @@ class Masks(Protocol):
 class MaskFolder:
     """A folder of PNG files: those of ``tam track``, or any whose names end in the number of their frame."""
 
-    names: Mapping[int, str] = {}  # noqa: RUF012 (never changed)
+    names: Mapping[int, str] = {}
 
     def __init__(self, folder: Path, video: Reader) -> None:
         """Raises BadInput if there are no masks, or if ``tam track`` made them for another video."""

@@ -28,13 +28,16 @@ def surrounding_cells() -> Tensor:
     They are 108 different tokens: 12 of them are in two of the shifted windows, are listed twice, and so count double.
     The published weights were trained with that.
     """
-    rows = torch.arange(WINDOW[0])[:, None]
-    columns = torch.arange(WINDOW[1])
     half_y, half_x = WINDOW[0] // 2, WINDOW[1] // 2
-    above, left = rows >= WINDOW[0] - half_y, columns >= WINDOW[1] - half_x
-    below, right = rows < half_y, columns < half_x
-    outside = torch.stack([above | left, above | right, below | left, below | right])
-    return outside.flatten().nonzero()[:, 0]
+    cells = []
+    for corner, (below, right) in enumerate(((False, False), (False, True), (True, False), (True, True))):
+        for row in range(WINDOW[0]):
+            for column in range(WINDOW[1]):
+                out_y = row < half_y if below else row >= WINDOW[0] - half_y
+                out_x = column < half_x if right else column >= WINDOW[1] - half_x
+                if out_y or out_x:
+                    cells.append(corner * CELLS + row * WINDOW[1] + column)
+    return torch.tensor(cells)
 
 
 def _window_tokens(size: Size) -> tuple[Tensor, Tensor]:
