@@ -10,8 +10,8 @@ from typing import Protocol
 from urllib.parse import quote
 
 from tam_backend.commands.import_sources import VideoSource
-from tam_backend.errors import BadInput
-from tam_backend.labelstudio.projects import ProjectClient
+from tam_backend.errors import BadInput, LabelStudioError
+from tam_backend.labelstudio.projects import ProjectClient, Vanished
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video.base import Reader
 from tam_backend.video.jpeg import encode_jpeg
@@ -43,9 +43,6 @@ class Uploads:
         self._quality = quality
         self._known = {u.name: u.url for u in client.uploads(project)}
 
-    def has(self, source: VideoSource) -> bool:
-        return _file_name(source) in self._known
-
     def video(self, source: VideoSource) -> str:
         if not source.uploadable or source.path is None:
             return source.shown
@@ -64,10 +61,18 @@ class Uploads:
         return {n: self._known[name] for n, name in names.items()}
 
     def _upload(self, files: list[tuple[str, bytes]]) -> None:
-        self._client.upload(self._project, files)
+        try:
+            self._client.upload(self._project, files)
+        except Vanished:  # it may have arrived: the list says so, once Label Studio is back
+            pass
         self._known = {u.name: u.url for u in self._client.uploads(self._project)}
-        if lost := [name for name, _ in files if name not in self._known]:
-            raise BadInput(f"Label Studio took the upload of {lost[0]}, but does not list it under that name")
+        missing = [file for file in files if file[0] not in self._known]
+        if not missing:
+            return
+        self._client.upload(self._project, missing)
+        self._known = {u.name: u.url for u in self._client.uploads(self._project)}
+        if lost := [name for name, _ in missing if name not in self._known]:
+            raise LabelStudioError(f"Label Studio took the upload of {lost[0]}, but does not list it under that name")
 
 
 class LocalFiles:

@@ -377,7 +377,8 @@ def _video_labels(xml: str) -> list[str]:
 def _described(cuts: list[Cut]) -> str:
     first, last = cuts[0], cuts[-1]
     text = f"{first.first} to {first.frames[-1]}"
-    return text if len(cuts) == 1 else f"{text}, ..., {last.first} to {last.frames[-1]}"
+    between = ", ..." if len(cuts) > 2 else ""
+    return text if len(cuts) == 1 else f"{text}{between}, {last.first} to {last.frames[-1]}"
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

@@ -153,7 +153,9 @@ class ClipFiller:
                 reader = self._library.open(video)
                 count, warning = len(reader), getattr(reader, "warning", None)
                 reader.close()
-                cuts = plan.cuts(count)
+                if plan.every > 1:
+                    video = self._library.register("video", [url], connection, plan.every, plan.first)
+                tasks = [self._clip_data(data, key, cut, video, base, count, warning) for cut in plan.cuts(count)]
             except (MediaError, BadInput) as e:
                 log.warning("task %s: %s", task_id, e)
                 if not video:  # there is no address to register; its text stands for it
@@ -162,9 +164,6 @@ class ClipFiller:
                 frames = [self._links.url(base, video, 0)]
                 client.replace_task_data(task_id, {**data, key: frames, NOTE_KEY: f"ERROR: {e}"})
                 return
-            if plan.every > 1:
-                video = self._library.register("video", [url], connection, plan.every, plan.first)
-            tasks = [self._clip_data(data, key, cut, video, base, count, warning) for cut in cuts]
             if len(tasks) > 1:
                 self._create_once(client, task_id, project_id, tasks[1:], key)
             client.replace_task_data(task_id, tasks[0])

@@ -51,9 +51,7 @@ def seeded_anchors(
     found: dict[tuple[Control, str], dict[int, Anchor]] = {}
     for place, fact in enumerate(_listed(data)):
         where = f"{SEEDS_KEY}[{place}] of the task"
-        frame, label = fact.get("frame"), fact.get("label")
-        if not isinstance(frame, int) or not isinstance(label, str):
-            raise BadInput(f"{where} must name a frame and a label")
+        frame, label = fact["frame"], fact["label"]
         if frame not in frames:
             continue
         control = next((c for c in config.masks if label in c.labels), None)
@@ -67,7 +65,7 @@ def seeded_anchors(
 def seeds_within(data: Mapping[str, Any], frames: Iterable[int]) -> list[Json]:
     """The seeds of a task that lie on some frames of the original video."""
     shown = set(frames)
-    return [fact for fact in _listed(data) if fact.get("frame") in shown]
+    return [fact for fact in _listed(data) if fact["frame"] in shown]
 
 
 def _listed(data: Mapping[str, Any]) -> list[Json]:
@@ -76,6 +74,9 @@ def _listed(data: Mapping[str, Any]) -> list[Json]:
         return []
     if not isinstance(seeds, list) or len(seeds) > _MAX_SEEDS or not all(isinstance(s, dict) for s in seeds):
         raise BadInput(f"{SEEDS_KEY} of the task must be a list of at most {_MAX_SEEDS} objects")
+    for place, fact in enumerate(seeds):
+        if not isinstance(fact.get("frame"), int) or not isinstance(fact.get("label"), str):
+            raise BadInput(f"{SEEDS_KEY}[{place}] of the task must name a frame and a label")
     return seeds
 
 

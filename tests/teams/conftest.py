@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tam_backend.labelstudio.connections import Connection
 from tam_backend.labelstudio.projects import Patience, ProjectClient
-from tests.cli.conftest import Tam, tam  # noqa: F401 (a fixture)
+from tests.cli.conftest import Tam, folder, tam, video  # noqa: F401 (fixtures)
 from tests.teams.standin import LEGACY, StandIn
 
 
@@ -25,6 +25,6 @@ def client(studio: StandIn) -> ProjectClient:
 
 
 @pytest.fixture
-def ask(tam: Tam, studio: StandIn) -> Callable[..., object]:  # noqa: F811
+def ask(tam: Tam, studio: StandIn) -> Tam:  # noqa: F811
     """Run ``tam`` with the stand-in's address and token."""
     return lambda *arguments: tam(*arguments, "--url", studio.url, "--token", LEGACY, "--wait", "1")

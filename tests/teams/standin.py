@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,7 +38,8 @@ class StandIn:
 
     answers: how many more requests are answered before it vanishes, None for ever. ``seconds_away`` after that it comes
     back; None: it stays away. carried: what was asked when it vanished is carried out, and only the answer lost.
-    busy: statuses of the next answers, as of a proxy before it. backend_works: whether a backend can be connected.
+    busy: statuses of the next answers, as of a proxy before it. backend_works, webhooks_work: whether a backend can be
+    connected, and a webhook made. on_task: what the backend does with a new task.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,10 @@ class StandIn:
         self.carried = False
         self.busy: list[int] = []
         self.backend_works = True
+        self.webhooks: list[Json] = []
+        self.webhooks_work = True
+        self.legacy_tokens = True
+        self.on_task: Callable[[Json], None] = lambda task: None
         self.access_given = 0
         self._gone_at = 0.0
         self._lock = threading.RLock()
@@ -76,11 +82,12 @@ class StandIn:
 
     def add_task(self, project: int, data: Json, **fields: Any) -> Json:
         task = {
-            "id": len(self.tasks) + 1, "project": project, "data": data, "annotations": [], "drafts": [],
+            "id": max(self.tasks, default=0) + 1, "project": project, "data": data, "annotations": [], "drafts": [],
             "predictions": [], "created_at": _now(), "updated_at": _now(),
         }  # fmt: skip
-        self.tasks[task["id"]] = task | fields
-        return self.tasks[task["id"]]
+        self.tasks[task["id"]] = task = task | fields
+        self.on_task(task)
+        return task
 
     def tasks_of(self, project: int) -> list[Json]:
         return [t for t in self.tasks.values() if t["project"] == project]
@@ -137,7 +144,14 @@ class StandIn:
                 self.backends[int(number)] |= body
                 return 200, self.backends[int(number)]
             case ["GET", "api", "webhooks"]:
-                return 200, []
+                return 200, [h for h in self.webhooks if str(h["project"]) == query["project"][0]]
+            case ["POST", "api", "webhooks"]:
+                if not self.webhooks_work:
+                    return 400, {"detail": "Validation error", "validation_errors": {"url": ["Enter a valid URL."]}}
+                self.webhooks.append(body)
+                return 201, body
+            case ["GET", "api", "jwt", "settings"]:
+                return 200, {"legacy_api_tokens_enabled": self.legacy_tokens, "api_tokens_enabled": True}
             case ["GET", "api", "tasks"]:
                 return 200, self._tasks(query)
             case [_, "api", "tasks", number, *rest]:
