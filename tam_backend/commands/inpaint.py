@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from tam_backend.commands.inpaint_masks import MaskFolder, Masks, ObjectHoles
-from tam_backend.commands.inpaint_output import FrameFolder, Times, WorkFolder, beside, beside_size, check_place
-from tam_backend.commands.studio import add_connection_options
+from tam_backend.commands.inpaint_output import (
+    FrameFolder,
+    Times,
+    WorkFolder,
+    beside,
+    beside_size,
+    check_place,
+    work_folder,
+)
+from tam_backend.commands.inpaint_task import StudioTask, TaskMasks
+from tam_backend.commands.studio import add_connection_options, connect
 from tam_backend.commands.track_progress import Interruption, progress
 from tam_backend.errors import BadInput, MediaError
 from tam_backend.inpainting.base import Filling, filled
@@ -61,6 +70,9 @@ Exit codes: 0 done, 1 failed, 2 something given cannot be used, 130 stopped by C
 """
 
 
+MAX_DILATE = 200
+
+
 class _Stopped(Exception):
     """Ctrl-C came while output was written."""
 
@@ -73,7 +85,10 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("video", type=Path, metavar="VIDEO_OR_FOLDER", help="a video, or a folder of images as frames")
+    parser.add_argument(
+        "video", type=Path, nargs="?", metavar="VIDEO_OR_FOLDER",
+        help="a video, or a folder of images as frames; with --task it may be left out: then the task's is downloaded",
+    )  # fmt: skip
     parser.add_argument(
         "masks", type=Path, nargs="?", metavar="MASKS", help="a folder of masks, one PNG a frame; or give --task"
     )
@@ -91,8 +106,12 @@ def add_parser(subparsers: Any) -> None:
         help="an object to take out: its number, or its label with --task; may be given many times (default: all). "
         "The other objects stay, and are not taken for background",
     )  # fmt: skip
-    parser.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame to write (default: 0)")
-    parser.add_argument("--end", type=int, metavar="FRAME", help="last frame to write (default: the last one)")
+    parser.add_argument(
+        "--start", type=int, metavar="FRAME", help="first frame to write (default: 0, or the first one of the task)"
+    )
+    parser.add_argument(
+        "--end", type=int, metavar="FRAME", help="last frame to write (default: the last one, of the task if there is)"
+    )
     parser.add_argument(
         "--engine", metavar="NAME", choices=INPAINT_ENGINES,
         help=f"{' or '.join(INPAINT_ENGINES)} (default: TAM_INPAINT, which is embedded)",
@@ -113,17 +132,15 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fill, write, report. Returns 0, or 130 if Ctrl-C stopped it. Raises TamError."""
     settings = Settings.from_env(os.environ)
-    if (args.masks is None) == (args.task is None):
-        raise BadInput("say where the masks are: a folder MASKS, or --task ID (one of the two)")
-    if not 0 <= args.dilate <= 200:
-        raise BadInput(f"--dilate {args.dilate}: give a number of pixels from 0 to 200")
-    check_place(args.out, args.video, args.masks, args.force)
-    compare = args.out.with_name(f"{args.out.stem}-compare.mp4")
-    if args.compare and compare.exists() and not args.force:
-        raise BadInput(f"--compare: {compare} is there already; choose another --out, or --force to replace it")
+    _check_options(args)
+    work_path = work_folder(args.out)
+    task = None if args.task is None else StudioTask(connect(args), args.task)
+    if args.video is None:
+        assert task is not None
+        args.video = task.fetch_video(work_path, settings)
     with contextlib.closing(_open(args.video)) as video:
-        frames = _frames(args, len(video))
-        masks = _masks(args, video)
+        masks: Masks = _folder(args.masks, video) if task is None else TaskMasks(task, video)
+        frames = _frames(args, range(len(video)) if task is None else task.cut.frames, len(video))
         holes = ObjectHoles(masks, frames, _objects(args.object, masks), args.dilate)
         engine = load_inpainter(args.engine or settings.inpaint, settings)
         for note in (video.warning, engine.terms):
@@ -136,18 +153,36 @@ def run(args: argparse.Namespace) -> int:
             "engine": f"{engine.name}-{engine.version}",
         }
         began = time.monotonic()
-        with Interruption() as interruption, WorkFolder(args.out, described, force=args.force) as work:
+        with (
+            WorkFolder(work_path, args.out, described, force=args.force) as work,
+            Interruption() as interruption,
+        ):
             filling = engine.begin(video, holes, frames, work.store)
             try:
                 _fill(filling, interruption, args.quiet)
-                computed = time.monotonic() - began
-                _write(args, video, frames, holes, filling, engine.terms, interruption, compare)
+                seconds = time.monotonic() - began
+                _write(args, video, frames, holes, filling, engine.terms, interruption)
             except _Stopped:
                 print("tam inpaint: stopped; the same command goes on from here", file=sys.stderr)
                 return 130
-            print(_report(args.out, holes, filling, frames, computed))
+            print(_report(args.out, holes, filling, frames, seconds))
             work.remove()
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if (args.masks is None) == (args.task is None):
+        raise BadInput("say where the masks are: VIDEO and a folder MASKS, or --task ID (one of the two)")
+    if not 0 <= args.dilate <= MAX_DILATE:
+        raise BadInput(f"--dilate {args.dilate}: give a number of pixels from 0 to {MAX_DILATE}")
+    check_place(args.out, [p for p in (args.video, args.masks) if p is not None], args.force)
+    compare = _compare_path(args.out)
+    if args.compare and compare.exists() and not args.force:
+        raise BadInput(f"--compare: {compare} is there already; choose another --out, or --force to replace it")
+
+
+def _compare_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}-compare.mp4")
 
 
 def _open(path: Path) -> Source:
@@ -159,25 +194,23 @@ def _open(path: Path) -> Source:
         raise BadInput(str(e)) from e
 
 
-def _frames(args: argparse.Namespace, length: int) -> range:
-    last = length - 1 if args.end is None else args.end
-    for option, frame in (("--start", args.start), ("--end", last)):
+def _frames(args: argparse.Namespace, default: range, length: int) -> range:
+    """default: the frames to work on where nothing is said."""
+    first = default[0] if args.start is None else args.start
+    last = default[-1] if args.end is None else args.end
+    for option, frame in (("--start", first), ("--end", last)):
         if not 0 <= frame < length:
             raise BadInput(f"{option} {frame}: there is no such frame, the video has frames 0 to {length - 1}")
-    if args.start > last:
-        raise BadInput(f"--start {args.start} is after --end {last}")
-    return range(args.start, last + 1)
+    if first > last:
+        raise BadInput(f"--start {first} is after --end {last}")
+    return range(first, last + 1)
 
 
-def _masks(args: argparse.Namespace, video: Source) -> Masks:
-    if args.task is not None:
-        from tam_backend.commands.inpaint_task import task_masks
-
-        return task_masks(args, video)
-    if not args.masks.is_dir():
-        what = "is not a folder" if args.masks.exists() else "does not exist"
-        raise BadInput(f"MASKS: {args.masks} {what}; give the folder that tam track wrote, or one of PNG files")
-    return MaskFolder(args.masks, video)
+def _folder(path: Path, video: Source) -> MaskFolder:
+    if not path.is_dir():
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise BadInput(f"MASKS: {path} {what}; give the folder that tam track wrote, or one of PNG files")
+    return MaskFolder(path, video)
 
 
 def _objects(given: list[str], masks: Masks) -> list[int]:
@@ -211,7 +244,6 @@ def _write(
     filling: Filling,
     terms: str,
     interruption: Interruption,
-    compare: Path,
 ) -> None:
     """The output, and the comparison where it is asked for. Raises _Stopped on Ctrl-C: then there is neither."""
     times = Times(args.video, video, frames)
@@ -230,7 +262,7 @@ def _write(
             write.append(lambda frame, before, after: writer.write(picture(before, after), times.of(frame)))
 
         if args.compare:
-            add_video(compare, beside_size(size), beside)
+            add_video(_compare_path(args.out), beside_size(size), beside)
         if args.out.suffix:
             add_video(args.out, size, lambda before, after: after)
         else:

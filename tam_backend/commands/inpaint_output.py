@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -26,18 +27,23 @@ from tam_backend.video.reader import VideoReader
 GAP = 4
 
 
+def work_folder(out: Path) -> Path:
+    """Where the work for an output is kept."""
+    return out.with_name(f".{out.name}.tam")
+
+
 class WorkFolder:
     """The finished work of one run, held for this process. It goes when the run is complete.
 
     run: JSON data, all that decides the result; the work of another run is replaced.
     """
 
-    def __init__(self, out: Path, run: dict[str, Any], *, force: bool = False) -> None:
-        """force: forget what is there.
+    def __init__(self, path: Path, out: Path, run: dict[str, Any], *, force: bool = False) -> None:
+        """path: as ``work_folder`` gives it for ``out``. force: forget what is there.
 
         Raises BadInput if the folder cannot be written, TamError if another process is at it.
         """
-        self.path = out.with_name(f".{out.name}.tam")
+        self.path = path
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             busy = f"another tam inpaint is writing {out}; wait for it or choose another --out"
@@ -132,14 +138,14 @@ def beside(before: Frame, after: Frame) -> Frame:
     return np.hstack([before, gap, after])
 
 
-def check_place(out: Path, video: Path, masks: Path | None, force: bool) -> None:
+def check_place(out: Path, inputs: Iterable[Path], force: bool) -> None:
     """Raises BadInput if ``--out`` would replace something: always an input, without ``--force`` any video."""
     if not out.name:
         raise BadInput(f"--out {out} is not the name of a file or folder")
     if not out.resolve().parent.is_dir():
         raise BadInput(f"--out {out}: there is no folder {out.parent}")
-    for given in (video, masks):
-        if given is not None and out.resolve() == given.resolve():
+    for given in inputs:
+        if out.resolve() == given.resolve():
             raise BadInput(f"--out {out} is an input; choose another name")
     if out.suffix.lower() == ".mp4":
         if out.is_dir():

@@ -31,6 +31,8 @@ from tam_backend.video.base import Reader
 STEP, OLD = 0.95, 0.05
 #: Past and future are mixed by this power of their confidences.
 POWER = 2.0
+#: How much of an invention is that of the frame before; the rest is made anew, so that it cannot drift away.
+HELD = np.float32(0.8)
 #: Motion against the camera from which a thing is one that moves by itself: in units of the background's noise, and
 #: in pixels of the flow's size.
 MOVING_NOISE, MOVING_PIXELS = 20.0, 4.0
@@ -137,7 +139,7 @@ class EmbeddedFilling:
             way = self._way(frame, before, at)
             carried, confidence = bring(self._picture("filled", before), way, at)
             carried = relight(carried, confidence * known, picture, missing)
-            result = np.where(confidence[..., None] > 0, carried, result)
+            result += (carried - result) * (HELD * (confidence > 0))[..., None]
         return result[missing]
 
     def _picture(self, side: str, frame: int) -> Picture:
