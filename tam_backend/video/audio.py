@@ -66,8 +66,12 @@ class Sound:
 
     def packets(self, until: Fraction | None) -> Iterator[Packet]:
         """The packets not given yet that begin before a time in seconds; None: all the rest."""
-        while self._next is not None and (until is None or self._next.pts * self._next.time_base < until):
-            packet, self._next = self._next, self._read()
+        while self._next is not None:
+            packet = self._next
+            assert packet.pts is not None
+            if until is not None and packet.pts * packet.time_base >= until:
+                return
+            self._next = self._read()
             yield packet
 
     def _read(self) -> Packet | None:

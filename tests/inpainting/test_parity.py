@@ -61,7 +61,7 @@ def test_weights_are_those_of_the_references(network: E2FGVI) -> None:
 def test_whole_network(network: E2FGVI, case: str, compare: Compare) -> None:
     local = LOCAL[case]
     frames, holes = pictures(case)
-    x = prepare(frames, holes)
+    x = prepare(list(frames), list(holes))
     forward, backward = network.flows(x[:local])
     compare(f"{case}_flow_fwd", forward, 2e-4)
     compare(f"{case}_flow_bwd", backward, 2e-4)

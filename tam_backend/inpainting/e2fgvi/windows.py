@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tam_backend.errors import BadInput
 from tam_backend.inpainting.e2fgvi.network import MULTIPLES
+from tam_backend.prompts import Mask
 from tam_backend.video.base import Frame
 
 #: The network is run at every fifth frame, on the frames up to five away from it.
@@ -44,7 +45,7 @@ def padded_size(height: int, width: int) -> tuple[int, int]:
     return -(-height // MULTIPLES[0]) * MULTIPLES[0], -(-width // MULTIPLES[1]) * MULTIPLES[1]
 
 
-def prepare(frames: Sequence[Frame], holes: Sequence[npt.NDArray[np.bool_]] | npt.NDArray[np.bool_]) -> Tensor:
+def prepare(frames: Sequence[Frame], holes: Sequence[Mask]) -> Tensor:
     """Tx3xHxW float32 in [-1, 1], grey where there are holes, mirrored to a size that the network takes.
 
     The holes are mirrored with the frames: the network never gets a mask, it sees the grey.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,15 +46,14 @@ def bring(picture: Picture, way: Array, at: Window) -> tuple[Array, Array]:
     confidence = picture.confidence[top:bottom, left:right]
     # Weighted colours: what is not known does not bleed into what is.
     weighted = cv2.merge([*cv2.split(picture.colour[top:bottom, left:right] * confidence[..., None]), confidence])
-    moved = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    moved = np.asarray(cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.float32)
     known = (confidence > 0).astype(np.float32)
     # Half of a pixel must be known: with less the known would grow from step to step, with more it would shrink.
     shown = cv2.remap(known, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) >= 0.5
-    result = moved[..., 3] * shown
-    return moved[..., :3] / np.maximum(moved[..., 3:], 1e-6), result
+    return moved[..., :3] / np.maximum(moved[..., 3:], np.float32(1e-6)), np.where(shown, moved[..., 3], np.float32(0))
 
 
-def relight(colours: Array, confidence: Array, frame: Frame, hole: Mask) -> Array:
+def relight(colours: Array, confidence: Array, frame: npt.NDArray[Any], hole: Mask) -> Array:
     """Colours that were brought into a window, as bright as the frame is around the hole.
 
     colours, confidence: as ``bring`` returns them; frame, hole: the window's.
@@ -64,7 +64,9 @@ def relight(colours: Array, confidence: Array, frame: Frame, hole: Mask) -> Arra
     difference = np.clip(frame.astype(np.float32) - colours, -LIGHT, LIGHT) * ring[..., None]
     height, width = hole.shape
     size = (max(1, width // COARSE), max(1, height // COARSE))
-    weight = cv2.resize(ring.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    mean = cv2.resize(difference, size, interpolation=cv2.INTER_AREA) / np.maximum(weight, 1e-6)[..., None]
+    weight = np.asarray(cv2.resize(ring.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
+    mean = np.asarray(cv2.resize(difference, size, interpolation=cv2.INTER_AREA), np.float32).reshape(*weight.shape, -1)
+    mean /= np.maximum(weight, np.float32(1e-6))[..., None]
     light = smooth_fill(mean, weight)
-    return colours + cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR).reshape(colours.shape)
+    large = np.asarray(cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return colours + large.reshape(colours.shape)

@@ -25,15 +25,15 @@ def smooth_fill(values: Array, weight: Array) -> Array:
     weighted = values * weight[..., None]
     levels = [(weighted, weight)]
     while min(weight.shape) > 2:
-        weight = cv2.pyrDown(weight)
-        weighted = cv2.pyrDown(weighted).reshape(*weight.shape, -1)
+        weight = np.asarray(cv2.pyrDown(weight), np.float32)
+        weighted = np.asarray(cv2.pyrDown(weighted), np.float32).reshape(*weight.shape, -1)
         levels.append((weighted, weight))
     total = float(weight.sum())
-    filled = np.broadcast_to(weighted.sum((0, 1)) / max(total, 1e-12), weighted.shape).astype(np.float32)
+    filled: Array = np.broadcast_to(weighted.sum((0, 1)) / max(total, 1e-12), weighted.shape).astype(np.float32)
     for weighted, weight in reversed(levels):
         height, width = weight.shape
         if filled.shape[:2] != (height, width):
-            filled = cv2.pyrUp(filled, dstsize=(width, height)).reshape(height, width, -1)
+            filled = np.asarray(cv2.pyrUp(filled, dstsize=(width, height)), np.float32).reshape(height, width, -1)
         share = np.minimum(weight * np.float32(4), 1)[..., None] if weighted is not levels[0][0] else weight[..., None]
         scale = share / np.maximum(weight, 1e-6)[..., None]
         filled = weighted * scale + filled * (1 - share)

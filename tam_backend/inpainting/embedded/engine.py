@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ from tam_backend.video.base import Reader
 #: What a step leaves of the confidence, because alignment drifts, and what age alone never takes.
 STEP, OLD = 0.95, 0.05
 #: Past and future are mixed by this power of their confidences.
-POWER = 2.0
+POWER = np.float32(2)
 #: How much of an invention is that of the frame before; the rest is made anew, so that it cannot drift away.
 HELD = np.float32(0.8)
 #: Motion against the camera from which a thing is one that moves by itself: in units of the background's noise, and
@@ -72,6 +73,7 @@ class EmbeddedFilling:
         self._masked = MaskedVideo(video, holes)
         self._features = FrameFeatures()
         self._shots = Shots(self._features)
+        self._frame = lru_cache(maxsize=3)(video.__getitem__)  # only to be read
 
     @property
     def total(self) -> int:
@@ -104,7 +106,7 @@ class EmbeddedFilling:
             return _nothing(int(np.count_nonzero(hole)))
         at = window(hole, RING)
         colours, confidence = bring(self._picture(side, source), self._way(frame, source, at), at)
-        colours = relight(colours, confidence, self._video[frame][at], hole[at])
+        colours = relight(colours, confidence, self._frame(frame)[at], hole[at])
         sure = confidence[hole[at]]
         sure = np.where(sure > 0, np.maximum(sure * STEP, OLD), 0)
         return Content(_to_bytes(colours[hole[at]]), np.floor(255 * sure).astype(np.uint8))
@@ -113,10 +115,10 @@ class EmbeddedFilling:
         """Past and future together, and something for what neither shows."""
         past, future = self._side("past", frame, before), self._get("future", frame)
         self._put("past", frame, past)
-        weights = [(side.confidence / np.float32(255)) ** POWER for side in (past, future)]
-        total = weights[0] + weights[1]
-        mixed = past.colours * weights[0][:, None] + future.colours * weights[1][:, None]
-        mixed /= np.maximum(total, 1e-9)[:, None]
+        of_past, of_future = ((side.confidence * np.float32(1 / 255)) ** POWER for side in (past, future))
+        total = of_past + of_future
+        mixed = past.colours * of_past[:, None] + future.colours * of_future[:, None]
+        mixed /= np.maximum(total, np.float32(1e-9))[:, None]
         unseen = total == 0
         if unseen.any():
             mixed[unseen] = self._invent(frame, before, mixed, unseen)
@@ -131,7 +133,7 @@ class EmbeddedFilling:
         hole = self._holes.hole(frame)
         at = window(hole, MARGIN)
         inside = hole[at]
-        picture, missing = self._video[frame][at].astype(np.float32), np.zeros(inside.shape, np.bool_)
+        picture, missing = self._frame(frame)[at].astype(np.float32), np.zeros(inside.shape, np.bool_)
         picture[inside], missing[inside] = colours, unseen
         known = (~missing).astype(np.float32)
         result = smooth_fill(picture, known)
@@ -144,27 +146,27 @@ class EmbeddedFilling:
 
     def _picture(self, side: str, frame: int) -> Picture:
         """A frame with what a side has shown of its hole; ``filled``: with everything, all of it known."""
-        picture, hole = self._video[frame].copy(), self._holes.hole(frame)
+        picture, hole = self._frame(frame).copy(), self._holes.hole(frame)
         content = self._get(side, frame)
         if side == "filled":
             confidence = np.ones(hole.shape, np.float32)
         else:
             confidence = self._background(frame)
-            confidence[hole] = content.confidence / np.float32(255)
+            confidence[hole] = content.confidence * np.float32(1 / 255)
         picture[hole] = content.colours
         return Picture(picture, confidence)
 
     def _background(self, frame: int) -> Array:
         """HxW float32, 1 or 0: not where another object is, or something that moves by itself."""
         height, width = self._holes.hole(frame).shape
-        result = np.ones((height, width), np.float32)
+        result: Array = np.ones((height, width), np.float32)
         speed = self._features.relative_speed(self._masked, frame)
         if speed is not None:
             beside = frame + 1 if frame + 1 < len(self._video) else frame - 1
             noise = self._features.camera(self._masked, frame, beside).noise
             still = (speed < max(MOVING_NOISE, MOVING_PIXELS / noise)).astype(np.float32)
-            still = cv2.erode(still, np.ones((3, 3), np.uint8))
-            result = cv2.resize(still, (width, height), interpolation=cv2.INTER_NEAREST)
+            still = np.asarray(cv2.erode(still, np.ones((3, 3), np.uint8)), np.float32)
+            result = np.asarray(cv2.resize(still, (width, height), interpolation=cv2.INTER_NEAREST), np.float32)
         avoid = self._holes.avoid(frame)
         if avoid is not None:
             result[avoid] = 0
@@ -178,8 +180,10 @@ class EmbeddedFilling:
         covered = cv2.dilate(cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.ones((5, 5)))
         trust = np.where(covered > 0, np.float32(0), self._features.consistency(self._masked, source, frame))
         whole = complete_flow(flow, self._features.camera(self._masked, frame, source), trust)
-        way = cv2.resize(whole, (hole.shape[1], hole.shape[0]), interpolation=cv2.INTER_LINEAR)[at]
-        return way * np.array([hole.shape[1] / size[0], hole.shape[0] / size[1]], np.float32)
+        large = cv2.resize(whole, (hole.shape[1], hole.shape[0]), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(large, np.float32)[at] * np.array(
+            [hole.shape[1] / size[0], hole.shape[0] / size[1]], np.float32
+        )
 
     def _get(self, kind: str, frame: int) -> Content:
         blob = self._store.get(f"{kind} {frame}")

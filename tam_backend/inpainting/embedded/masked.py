@@ -43,12 +43,14 @@ class MaskedVideo:
             return frame
         rows, columns = window(hole, MARGIN)
         part, known = frame[rows, columns], (~hole[rows, columns]).astype(np.float32)
-        # Nobody looks at it: a quarter of the pixels will do.
+        # Only flow is computed from it, at about this size.
         size = (max(1, known.shape[1] // 2), max(1, known.shape[0] // 2))
         small = cv2.resize(part, size, interpolation=cv2.INTER_NEAREST).astype(np.float32)
-        filled = smooth_fill(small, cv2.resize(known, size, interpolation=cv2.INTER_NEAREST))
+        weight = np.asarray(cv2.resize(known, size, interpolation=cv2.INTER_NEAREST), np.float32)
+        filled = smooth_fill(small, weight)
         large = cv2.resize(filled, (known.shape[1], known.shape[0]), interpolation=cv2.INTER_LINEAR)
         inside = hole[rows, columns]
+        frame = frame.copy()
         frame[rows, columns][inside] = np.clip(large[inside], 0, 255).astype(np.uint8)
         return frame
 
