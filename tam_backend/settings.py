@@ -13,6 +13,7 @@ from tam_backend.errors import BadInput
 from tam_backend.refine_options import RECIPES, RefineOptions
 
 ENGINES = ("auto", "embedded", "sam-xmem")
+INPAINT_ENGINES = ("embedded", "e2fgvi")
 SAM_SIZES = ("vit_b", "vit_l", "vit_h")
 
 
@@ -157,6 +158,15 @@ class Settings:
         4000, "TAM_EMBEDDING_DISK_MB", _integer(0, 100_000_000),
         "Disk space for the same, in MB: a click on a frame that was clicked before a restart need not encode it "
         "again. 0: none.",
+    )  # fmt: skip
+    inpaint: str = _option(
+        "embedded", "TAM_INPAINT", _choice(*INPAINT_ENGINES),
+        "What fills holes where objects are taken out: embedded (no download), or e2fgvi (weights for non-commercial "
+        "use only).",
+    )  # fmt: skip
+    accept_licence: bool = _option(
+        False, "TAM_ACCEPT_LICENCE", _boolean,
+        "Whether checkpoints may be downloaded whose licence restricts their use (E2FGVI: CC BY-NC 4.0).",
     )  # fmt: skip
     refine: str = _option(
         "probes", "TAM_REFINE", _choice("off", *RECIPES),

@@ -20,6 +20,8 @@ EXAMPLES = {
     "TAM_XMEM_SHORT_SIDE": ("240", "xmem_short_side", 240),
     "TAM_EMBEDDING_MEMORY_MB": ("13", "embedding_memory_mb", 13),
     "TAM_EMBEDDING_DISK_MB": ("0", "embedding_disk_mb", 0),
+    "TAM_INPAINT": ("E2FGVI", "inpaint", "e2fgvi"),
+    "TAM_ACCEPT_LICENCE": ("yes", "accept_licence", True),
     "TAM_REFINE": ("Clicks", "refine", "clicks"),
     "TAM_REFINE_BELOW": ("0.5", "refine_below", 0.5),
     "TAM_FINISH": ("true", "finish", True),

@@ -168,6 +168,10 @@ class ProjectClient(Client):
         """A task as the page opens it: a connected backend is asked for predictions first, and may change the task."""
         return self._call("GET", f"/api/tasks/{task}", params={"project": project})
 
+    def any_task(self, task: int) -> Json:
+        """A task of whichever project, by its number alone. Raises NotFound."""
+        return self._call("GET", f"/api/tasks/{task}", params=AS_IMPORTED)
+
     def annotations(self, task: int) -> list[Json]:
         """The submitted annotations of a task, of all people, skipped ones included."""
         return self._call("GET", f"/api/tasks/{task}/annotations/")
