@@ -21,7 +21,7 @@ from tam_backend.weights import CheckpointError
 log = logging.getLogger(__name__)
 
 #: Changes whenever this code makes other masks of the same weights and prompts.
-VERSION = 2
+VERSION = 3
 
 #: As imported, and what installs them.
 PACKAGES = ("torch", "torchvision", "segment_anything")
