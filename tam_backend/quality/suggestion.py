@@ -19,8 +19,8 @@ BELIEF = 0.8
 #: what corrections of the middle frame changed in seven sequences, 0.71 and 0.93, the latter held back.)
 COMES_TRUE = 0.7
 #: How hard it is to follow the object from a corrected frame to one around it: so much by the corrected frame, the rest
-#: by the other. (Fitted to what corrections changed; a mask that is poor because the object can hardly be seen there is
-#: a poor start, even when it is right.)
+#: by the other. (Fitted to what corrections changed in six sequences. Where a mask is poor because the object can
+#: hardly be seen, the frame is a poor start even when the mask is right.)
 START_COUNTS = 0.25
 #: No mask is expected to be nearer to perfect than this.
 LEAST_ERROR = 0.01
