@@ -182,9 +182,9 @@ class Service:
         for i, task in enumerate(tasks):
             check_task(task, f"tasks[{i}]")
         if context and context.get("result"):
-            check_result(context["result"], "params.context.result")
             if len(tasks) != 1:
                 raise BadInput(f"an interactive request is about one task, not {len(tasks)}")
+            check_result(context["result"], "params.context.result")
             answer = self._clicks.answer(tasks[0], context, config, project or "", started)
             return [answer | {"model_version": self.model_version}]
         for task in tasks:
