@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-torch run serve demo test test-fast lint fuzz lock audit sbom
+.PHONY: help install install-torch run serve demo test test-fast crash-test lint fuzz lock audit sbom
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test:  ## all checks and tests, also those in a browser (ARGS go to pytest)
 
 test-fast:  ## all checks and tests but those in a browser (ARGS go to pytest)
 	@$(PYTHON) scripts/dev.py test-fast $(ARGS)
+
+crash-test:  ## kill the backend 200 times while annotators work on it, and compare (ARGS="--kills 20")
+	@$(PYTHON) scripts/dev.py crash-test $(ARGS)
 
 lint:  ## style and types alone
 	@$(PYTHON) scripts/dev.py lint

@@ -13,6 +13,7 @@ from tam_backend.errors import BadInput
 from tam_backend.refine_options import RECIPES, RefineOptions
 
 ENGINES = ("auto", "embedded", "sam-xmem")
+INPAINT_ENGINES = ("embedded", "e2fgvi")
 SAM_SIZES = ("vit_b", "vit_l", "vit_h")
 
 
@@ -158,6 +159,15 @@ class Settings:
         "Disk space for the same, in MB: a click on a frame that was clicked before a restart need not encode it "
         "again. 0: none.",
     )  # fmt: skip
+    inpaint: str = _option(
+        "embedded", "TAM_INPAINT", _choice(*INPAINT_ENGINES),
+        "What fills holes where objects are taken out: embedded (no download), or e2fgvi (weights for non-commercial "
+        "use only).",
+    )  # fmt: skip
+    accept_licence: bool = _option(
+        False, "TAM_ACCEPT_LICENCE", _boolean,
+        "Whether checkpoints may be downloaded whose licence restricts their use (E2FGVI: CC BY-NC 4.0).",
+    )  # fmt: skip
     refine: str = _option(
         "probes", "TAM_REFINE", _choice("off", *RECIPES),
         "How the segmenter refines poor masks while they are propagated. probes: it gets points that memory knows, and "
@@ -245,6 +255,11 @@ class Settings:
         20.0, "TAM_ANSWER_SECONDS", _seconds(0.1, 90),
         "How long one click may compute before what is finished is sent (Label Studio gives up after 100 s).",
     )  # fmt: skip
+    queue_limit: int = _option(
+        16, "TAM_QUEUE_LIMIT", _integer(1, 1000),
+        "Clicks that are computed at once. A further one is told that the server is busy; its masks are computed in "
+        "the background and come with the next click.",
+    )  # fmt: skip
     frame_link_days: int = _option(
         0, "TAM_FRAME_LINK_DAYS", _integer(0, 3650),
         "How many days the address of a frame is good. The tasks get new ones in the background when half of the time "
@@ -265,6 +280,11 @@ class Settings:
     result_cache_mb: int = _option(
         500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
     )
+    memory_mb: int = _option(
+        0, "TAM_MEMORY_MB", _integer(0, 10_000_000),
+        "Memory that the server may take, in MB: its caches share a part of that, and are dropped when it comes near. "
+        "0: three quarters of the machine's, or the container's.",
+    )  # fmt: skip
     state_mb: int = _option(
         20_000, "TAM_STATE_MB", _integer(10, 10_000_000),
         "Disk space for finished masks, in MB. Beyond it those unused for longest are dropped, and computed again when "

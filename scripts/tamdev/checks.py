@@ -56,6 +56,13 @@ def test(arguments: Sequence[str]) -> int:
     return 0
 
 
+def crash_test(arguments: Sequence[str]) -> int:
+    """What the tests do with a few kills, with as many as one asks for."""
+    DEVELOPMENT.install()
+    _stage("crash test", [DEVELOPMENT.program("python"), "-m", "tests.server.crash", *arguments])
+    return 0
+
+
 def _stage(name: str, command: Sequence[str | Path], directory: Path = ROOT) -> None:
     print(f"== {name}", flush=True)
     started = time.monotonic()

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tam_backend.errors import LabelStudioError, MediaError, NotFound
+from tam_backend.errors import LabelStudioError, MediaError, NotFound, Unreachable
 from tam_backend.labelstudio.addresses import origin_of, parse_url
 from tam_backend.labelstudio.tokens import Credentials, is_usable
 from tam_backend.labelstudio.transport import ask_label_studio, server_time
@@ -25,7 +25,7 @@ TIMEOUT = (5.0, 60.0)
 _MAX_TOKENS = 4
 _MAX_COMPLAINTS = 20
 #: For tasks with cloud URIs as they were imported, not as addresses for the page of one task: we write data back.
-_AS_IMPORTED = {"resolve_uri": "false"}
+AS_IMPORTED = {"resolve_uri": "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,18 @@ def _encoded(value: Any) -> bytes:
 
 def _decoded(body: bytes) -> Any:
     return json.loads(body) if body else None
+
+
+def _reason(body: bytes) -> str:
+    """What an answer that refuses something says about why."""
+    try:
+        answer = json.loads(body)
+        reasons = answer.get("validation_errors") or answer.get("detail") or answer
+    except (ValueError, AttributeError):
+        return body[:200].decode(errors="replace")
+    if isinstance(reasons, dict):
+        reasons = [r for found in reasons.values() for r in (found if isinstance(found, list) else [found])]
+    return "; ".join(map(str, reasons if isinstance(reasons, list) else [reasons]))[:400]
 
 
 def _rank(age: int, connection: Connection) -> tuple[bool, bool, int]:
@@ -242,7 +254,7 @@ class Client:
         return list(self._tasks({"project": project_id, "query": query}))
 
     def _tasks(self, which: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        return self._pages("/api/tasks", {**which, **_AS_IMPORTED, "fields": "all"}, "tasks", "total")
+        return self._pages("/api/tasks", {**which, **AS_IMPORTED, "fields": "all"}, "tasks", "total")
 
     def _pages(self, path: str, which: Mapping[str, Any], items: str, count: str) -> Iterator[dict[str, Any]]:
         """What is on all pages of a list."""
@@ -262,10 +274,16 @@ class Client:
         *,
         params: dict[str, Any] | None = None,
         json: Any = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
     ) -> Any:
-        """One call. A redirect is not followed: the token is for the address that was named, and no other."""
+        """One call. A redirect is not followed: the token is for the address that was named, and no other.
+
+        body: of ``content_type``, in place of ``json``.
+        """
         url = f"{self._connection.url}{path}" + (f"?{urlencode(params)}" if params else "")
-        status, headers, body = self._send(method, url, None if json is None else _encoded(json))
+        sent = body if json is None else _encoded(json)
+        status, headers, answer = self._send(method, url, sent, content_type)
         if status == 401:
             raise LabelStudioError(self._connection.credentials.refusal())
         if 300 <= status < 400:
@@ -275,22 +293,28 @@ class Client:
             )
         self._now = server_time(headers) or self._now
         if status >= 400:
-            text = body[:200].decode(errors="replace")
-            raise (NotFound if status == 404 else LabelStudioError)(
-                f"Label Studio answered {status} to {method} {path}: {text}"
-            )
+            kinds = {404: NotFound, **dict.fromkeys((502, 503, 504), Unreachable)}
+            reason = _reason(answer)
+            raise kinds.get(status, LabelStudioError)(f"Label Studio answered {status} to {method} {path}: {reason}")
         try:
-            return _decoded(body)
+            return _decoded(answer)
         except ValueError as e:
             raise LabelStudioError(f"Label Studio's answer to {method} {path} is not JSON") from e
 
-    def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, Mapping[str, str], bytes]:
+    def _timeout_for(self, content: bytes | None) -> tuple[float, float]:
+        """(connect, read) seconds for a call with this body."""
+        return self._timeout
+
+    def _send(
+        self, method: str, url: str, content: bytes | None, content_type: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Send; once more, with new headers, if an access token has ended meanwhile."""
         credentials = self._connection.credentials
         for again in (True, False):
             authorization = credentials.headers()
-            kind = {} if content is None else {"Content-Type": "application/json"}
-            answer = ask_label_studio(method, url, {**authorization, **kind}, self._timeout, content)
+            kind = {} if content is None else {"Content-Type": content_type}
+            timeout = self._timeout_for(content)
+            answer = ask_label_studio(method, url, {**authorization, **kind}, timeout, content)
             if not (answer[0] == 401 and again and credentials.renew(authorization)):
                 break
         credentials.note(answer[0])

@@ -24,15 +24,17 @@ from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
+from tam_backend.video.cache import FrameCache
 from tam_backend.video.container import Limits
 from tam_backend.video.firstlook import FirstLook
+from tam_backend.video.subsample import EveryNth
 
-#: How many readers stay open. Each may hold its decoder's cache of frames.
+#: How many readers stay open. Each holds its decoder.
 OPEN_READERS = 4
 #: After a failure the same video is not tried again for this long.
 RETRY_SECONDS = 20.0
-#: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
-READER_CACHE = 96 << 20
+#: Bytes of decoded frames of all readers together, unless said otherwise.
+FRAME_BYTES = 1 << 30
 _UPLOADS = "/data/upload/"
 #: Bytes of disk for downloads, unless said otherwise.
 CACHE_BYTES = 50_000_000_000
@@ -40,15 +42,20 @@ CACHE_BYTES = 50_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address."""
+    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address.
+
+    every, offset: which of its frames count (see EveryNth).
+    """
 
     kind: str
     urls: tuple[str, ...]
     host: str
+    every: int = 1
+    offset: int = 0
 
     @property
     def id(self) -> str:
-        content = json.dumps([self.kind, self.urls, self.host])
+        content = json.dumps([self.kind, self.urls, self.host, *([self.every, self.offset] if self.every > 1 else [])])
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -66,11 +73,13 @@ class VideoLibrary:
         downloader: Downloader,
         connections: Connections,
         cache_bytes: int = CACHE_BYTES,
+        frame_bytes: int = FRAME_BYTES,
         *,
         local: LocalFiles | None = None,
         limits: Limits | None = None,
         first_look: FirstLook | None = None,
     ) -> None:
+        self.frames = FrameCache(frame_bytes)
         self._root = root
         self._downloader = downloader
         self._connections = connections
@@ -83,13 +92,19 @@ class VideoLibrary:
         self._lock = threading.Lock()
         self._video_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def register(self, kind: str, urls: Sequence[str], connection: Connection | None) -> str:
+    def register(
+        self, kind: str, urls: Sequence[str], connection: Connection | None, every: int = 1, first: int = 0
+    ) -> str:
         """Note where a video comes from and return its id. Nothing is downloaded. kind: "video", "images", or "error"
-        for an address that cannot be resolved."""
-        source = Source(kind, tuple(urls), connection.url if connection else "")
+        for an address that cannot be resolved. every, first: only every so many-th frame counts, ``first`` among them.
+        """
+        source = Source(kind, tuple(urls), connection.url if connection else "", every, first % every)
         path = self._root / source.id / "source.json"
         if not path.exists():
-            _write(path, json.dumps(asdict(source)))
+            try:
+                _write(path, json.dumps(asdict(source)))
+            except OSError as e:
+                raise MediaError(f"the backend's data directory cannot be written ({e.strerror})") from e
         return source.id
 
     def open(self, video: str) -> Reader:
@@ -156,6 +171,8 @@ class VideoLibrary:
                     reader: Reader = self._open_images(files)
                 else:
                     reader = self._open_video(files[0], source)
+                if source.every > 1:
+                    reader = EveryNth(reader, source.every, source.offset)
                 return _holding(reader, os.dup(held))
             finally:
                 os.close(held)
@@ -172,7 +189,7 @@ class VideoLibrary:
         limits = self._limits
         try:
             return open_video(
-                file, cache_dir=self._root / "index", cache_bytes=READER_CACHE, max_pixels=limits.max_pixels,
+                file, cache_dir=self._root / "index", shared=self.frames, threads=1, max_pixels=limits.max_pixels,
                 max_frames=limits.max_frames, max_seconds=limits.max_seconds, make_index=self._first_look.video,
             )  # fmt: skip
         except MediaError:
@@ -184,7 +201,8 @@ class VideoLibrary:
     def _source(self, video: str) -> Source:
         try:
             fields = json.loads((self._root / video / "source.json").read_text())
-            return Source(fields["kind"], tuple(fields["urls"]), fields["host"])
+            every, offset = int(fields.get("every", 1)), int(fields.get("offset", 0))
+            return Source(fields["kind"], tuple(fields["urls"]), fields["host"], every, offset)
         except (OSError, ValueError, KeyError) as e:
             raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
 

@@ -37,6 +37,17 @@ def load_secret(data_dir: Path) -> bytes:
         return bytes.fromhex(path.read_text())
 
 
+def frame_of(url: object) -> tuple[str, int] | None:
+    """(video, index) of an address that looks like ours, whoever signed it: for programs that only read tasks."""
+    if not isinstance(url, str):
+        return None
+    try:
+        match = _PATH.search(urlsplit(url).path)
+    except ValueError:
+        return None
+    return (match["video"], int(match["index"])) if match else None
+
+
 @dataclass(frozen=True, slots=True)
 class Permission:
     """What a URL's query says. expires: Unix seconds, 0 for never."""
@@ -86,17 +97,12 @@ class FrameLinks:
     def parse(self, url: object) -> tuple[str, int] | None:
         """(video, index) of a URL that we signed, be it over or not; None for any other. Its host does not matter: it
         may have moved."""
-        if not isinstance(url, str):
+        found = frame_of(url)
+        if found is None:
             return None
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return None
-        match = _PATH.search(parts.path)
-        if not match:
-            return None
-        permission = Permission.read({name: values[0] for name, values in parse_qs(parts.query).items()})
-        return (match["video"], int(match["index"])) if self.signed(match["video"], permission) else None
+        query = parse_qs(urlsplit(str(url)).query)
+        permission = Permission.read({name: values[0] for name, values in query.items()})
+        return found if self.signed(found[0], permission) else None
 
     def _sign(self, video: str, expires: int) -> str:
         """One signature for all frames of a video."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,11 @@ from tam_backend.sessions.progress import Progress
 from tam_backend.settings import Settings
 
 log = logging.getLogger(__name__)
+
+#: Requests served at once. Most of them wait: for their turn, for a draft, for a video.
+THREADS = 64
+#: So many of them may be requests for masks.
+MAX_PREDICTS = 48
 
 
 def create_app(
@@ -59,8 +65,21 @@ def create_app(
         hostname, token = _text(body, "hostname"), _text(body, "access_token")
         return jsonify(service.setup(_required(body, "schema"), hostname, token, base_url()))
 
+    doors = threading.Semaphore(MAX_PREDICTS)
+
     @app.post("/predict")
-    def predict() -> Response:
+    def predict() -> Response | tuple[Response, int, dict[str, str]]:
+        if not doors.acquire(blocking=False):
+            # Label Studio gives /health one second: some threads must be left for that.
+            error = f"busy, position {MAX_PREDICTS + 1}: this server answers {MAX_PREDICTS} requests already"
+            log.warning("%s", error)
+            return jsonify(error=error), 503, {"Retry-After": "5"}
+        try:
+            return _predicted()
+        finally:
+            doors.release()
+
+    def _predicted() -> Response:
         body = _body()
         tasks = body.get("tasks")
         if not isinstance(tasks, list):

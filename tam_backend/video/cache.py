@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import threading
 import time
 import zipfile
 from collections import OrderedDict
@@ -33,38 +34,45 @@ _ARRAYS = ("pts", "dts", "pos", "size", "packet", "start", "times")
 
 
 class FrameCache:
-    """The decoded frames used last, at most `budget` bytes of them. Not thread-safe.
+    """The decoded frames used last, at most `budget` bytes of them, of any number of readers. Thread-safe.
 
-    Frames stay as they were decoded, mostly YUV 4:2:0, which takes half the bytes of RGB.
+    Frames stay as they were decoded, mostly YUV 4:2:0, which takes half the bytes of RGB. What one reader of a video
+    has decoded, the others need not.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._bytes = 0
-        self._frames: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int], VideoFrame] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def bytes(self) -> int:
         return self._bytes
 
-    def get(self, index: int) -> VideoFrame | None:
-        frame = self._frames.get(index)
-        if frame is not None:
-            self._frames.move_to_end(index)
-        return frame
+    def get(self, video: str, index: int) -> VideoFrame | None:
+        """video: key of the content."""
+        with self._lock:
+            frame = self._frames.get((video, index))
+            if frame is not None:
+                self._frames.move_to_end((video, index))
+            return frame
 
-    def put(self, index: int, frame: VideoFrame) -> None:
-        if index in self._frames:
-            self._bytes -= _frame_bytes(self._frames.pop(index))
-        self._frames[index] = frame
-        self._bytes += _frame_bytes(frame)
-        while self._bytes > self._budget:
-            _, evicted = self._frames.popitem(last=False)
-            self._bytes -= _frame_bytes(evicted)
+    def put(self, video: str, index: int, frame: VideoFrame) -> None:
+        with self._lock:
+            old = self._frames.pop((video, index), None)
+            if old is not None:
+                self._bytes -= _frame_bytes(old)
+            self._frames[video, index] = frame
+            self._bytes += _frame_bytes(frame)
+            while self._bytes > self._budget:
+                _, evicted = self._frames.popitem(last=False)
+                self._bytes -= _frame_bytes(evicted)
 
     def clear(self) -> None:
-        self._frames.clear()
-        self._bytes = 0
+        with self._lock:
+            self._frames.clear()
+            self._bytes = 0
 
 
 def _frame_bytes(frame: VideoFrame) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.error
+from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
@@ -51,6 +53,28 @@ def open_stream(path: Path, limits: Limits, *, frame_threads: bool = True) -> tu
     context.thread_count = limits.threads
     stream.thread_type = "AUTO" if frame_threads else "SLICE"
     return container, stream
+
+
+def open_sound(path: Path, limits: Limits) -> tuple[InputContainer, AudioStream | None]:
+    """Open a file at its start, for its first audio stream; None: it has none.
+
+    Raises MediaError if it cannot be opened.
+    """
+    container = _open_container(path, limits)
+    stream = next(iter(container.streams.audio), None)
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return container, stream
+
+
+def timing(path: Path, limits: Limits) -> tuple[Fraction, Fraction]:
+    """Of the footage: the unit of its times, and the time of its first frame as the container counts, in seconds."""
+    container, stream = open_stream(path, limits)
+    with container:
+        base = stream.time_base
+        assert base is not None
+        return base, (stream.start_time or 0) * base
 
 
 def is_isom(container: InputContainer) -> bool:
