@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 
-from tam_backend.errors import LabelConfigError, TamError
+from tam_backend.errors import LabelConfigError, NotFound, TamError
 from tam_backend.labelstudio.clips import ClipFiller
 from tam_backend.labelstudio.config import parse_label_config
 from tam_backend.labelstudio.connections import Client, Connections
@@ -46,12 +46,16 @@ class LinkRenewal:
         self._stop.set()
 
     def renew(self) -> int:
-        """Renew what is due; returns the number of tasks. Raises TamError where Label Studio does not play along."""
+        """Renew what is due; returns the number of tasks. A task that fails keeps no other from its turn.
+
+        Raises TamError where Label Studio does not play along; then all is looked at again next time.
+        """
         connection, base = self._connections.current(), self.base
         due = f"{self._links.expires} {base}"
         if connection is None or not base or self._done() == due:
             return 0
         client, renewed = Client(connection), 0
+        failure: TamError | None = None
         for project in client.projects():
             try:
                 config = parse_label_config(str(project.get("label_config") or ""))
@@ -60,9 +64,18 @@ class LinkRenewal:
             for task in client.project_tasks(project["id"]):
                 if self._stop.is_set():
                     return renewed
-                if self._clips.is_moved(task["data"], config, base):
+                if not self._clips.is_moved(task["data"], config, base):
+                    continue
+                try:
                     self._clips.fill(task["id"], project["id"], config, connection, base)
+                except NotFound:
+                    continue  # it was deleted meanwhile
+                except TamError as e:
+                    failure = e
+                else:
                     renewed += 1
+        if failure is not None:
+            raise failure
         write_atomically(self._note, due.encode())
         log.info("the addresses of frames were renewed in %d tasks", renewed)
         return renewed

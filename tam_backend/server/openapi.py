@@ -130,6 +130,7 @@ _ERRORS = {
     "404": "no such address; also everything that is not below TAM_SECRET_PATH",
     "405": "not with this method",
     "413": "the body is larger than TAM_MAX_REQUEST_MB",
+    "503": "busy: the same again after a pause",
     "502": "Label Studio, or the place of a video, did not play along",
 }
 
@@ -170,7 +171,11 @@ def describe(base: str = ".") -> Json:
             "/": {"get": health},
             "/health": {"get": health},
             "/setup": {"post": _operation("a project connects", {"application/json": {"schema": _OBJECT}}, "Setup")},
-            "/predict": {"post": _operation("masks, and frames of tasks", _content("Predictions"), "Predict")},
+            "/predict": {
+                "post": _operation(
+                    "masks, and frames of tasks", _content("Predictions"), "Predict", errors="401 404 405 503"
+                )
+            },
             "/webhook": {"post": _operation("an event", {"application/json": {"schema": _OBJECT}}, "Event")},
             "/versions": {"get": versions, "post": versions | anything},
             "/status": {"get": _operation("work in the background", {"text/html": {"schema": _TEXT}} | status)},

@@ -7,6 +7,7 @@ along and not the server. Files that passed are read in this process, by what th
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -25,6 +26,10 @@ from tam_backend.video.container import Limits
 from tam_backend.video.index import Index
 from tam_backend.video.looker import NO_MEMORY, REFUSED
 
+log = logging.getLogger(__name__)
+
+#: What Python itself ends with where the code that looks is at fault.
+FAULT = 1
 #: Looks at the same time, in one process.
 _AT_ONCE = 2
 _MAX_THREADS = 4
@@ -96,6 +101,9 @@ class FirstLook:
                 f"{name} needs more than {self._memory_bytes / 1e6:g} MB of memory (setting TAM_FIRST_LOOK_MB): it is "
                 "very large, damaged, or made to do harm"
             )
+        log.warning("the first look at %s ended with code %s", name, code)
+        if code == FAULT:
+            raise MediaError(f"{name} could not be looked at; the next try may succeed")
         raise MediaError(f"{name} cannot be read: its decoder ended over it. It is damaged, or made to do harm")
 
     def _process(self, asked: str, answer: Any) -> int | None:

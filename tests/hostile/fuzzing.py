@@ -131,8 +131,9 @@ class Target:
         logging.getLogger("tam_backend").setLevel(self._level)
 
     def check(self, status: int, text: str) -> None:
-        """Raise Broken for an answer that must not be. 502 says that Label Studio or a video's place is at fault."""
-        if status >= 500 and status != 502:
+        """Raise Broken for an answer that must not be. 502 says that Label Studio or a video's place is at fault, and
+        503 may say that this server is busy."""
+        if status >= 500 and status != 502 and not (status == 503 and "busy, position" in text):
             raise Broken(f"{status}: {text[:500]}; log: {self.log[-1:]}")
         self._check_text(text, "an answer")
         for line in self.log:

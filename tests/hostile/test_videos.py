@@ -329,6 +329,14 @@ def test_a_look_that_ignores_all_signals_is_ended(tmp_path: Path):
     assert children() == []
 
 
+def test_a_fault_of_ours_is_not_put_down_to_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    look = FirstLook(20)
+    look.command = [sys.executable, "-c", "raise KeyError"]
+    with pytest.raises(MediaError, match=r"a\.mp4 could not be looked at"):
+        look.video(make_video(tmp_path / "a.mp4"), Limits())
+    assert "ended with code 1" in caplog.text
+
+
 @pytest.mark.parametrize("answer", ["", "nonsense", "PK\\x03\\x04", "x" * 100_000])
 def test_an_answer_that_is_none(answer: str, tmp_path: Path):
     look = FirstLook(20)

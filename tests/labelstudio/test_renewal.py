@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tam_backend.errors import LabelStudioError
 from tam_backend.labelstudio import renewal
 from tam_backend.labelstudio.config import EXAMPLE
 from tests.fakes import FakeLabelStudio
@@ -28,7 +29,7 @@ def later(backend: Backend, days: float) -> None:
 
 
 def until(condition) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -70,6 +71,27 @@ def test_label_studio_that_is_down_is_asked_again(backend: Backend, label_studio
     until(lambda: "tried again" in caplog.text)
     label_studio.failing = False
     until(lambda: task["data"]["frames"] != before)
+
+
+def test_a_task_that_fails_keeps_no_other_from_its_turn(
+    backend: Backend, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    first = backend.uploaded()
+    second = label_studio.add_task(dict(first["data"]))
+    before = first["data"]["frames"]
+    fill = backend.service._clips.fill
+
+    def failing(task_id: int, *more: object) -> None:
+        if task_id == first["id"]:
+            raise LabelStudioError("not this one")
+        fill(task_id, *more)
+
+    monkeypatch.setattr(backend.service._clips, "fill", failing)
+    later(backend, 2.5)
+    until(lambda: second["data"]["frames"] != before and "not this one" in caplog.text)
+    assert first["data"]["frames"] == before
+    monkeypatch.setattr(backend.service._clips, "fill", fill)
+    until(lambda: first["data"]["frames"] != before)
 
 
 def test_addresses_are_made_to_last_when_the_setting_is_taken_back(
