@@ -31,6 +31,8 @@ _NEVER_ARRIVED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 #: (connect, read) seconds. Importing and uploading keep Label Studio busy for a while before it answers.
 _TIMEOUT = (5.0, 120.0)
+#: Bytes a second.
+_SLOWEST_UPLOAD = 200_000
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 #: Tasks of one page: with annotations, where each may be megabytes, and without.
 _HEAVY_PAGE, _LIGHT_PAGE = 10, 50
@@ -166,6 +168,10 @@ class ProjectClient(Client):
         """A task as the page opens it: a connected backend is asked for predictions first, and may change the task."""
         return self._call("GET", f"/api/tasks/{task}", params={"project": project})
 
+    def any_task(self, task: int) -> Json:
+        """A task of whichever project, by its number alone. Raises NotFound."""
+        return self._call("GET", f"/api/tasks/{task}", params=AS_IMPORTED)
+
     def annotations(self, task: int) -> list[Json]:
         """The submitted annotations of a task, of all people, skipped ones included."""
         return self._call("GET", f"/api/tasks/{task}/annotations/")
@@ -212,6 +218,10 @@ class ProjectClient(Client):
         return self._call("POST", "/api/storages/localfiles", json=fields)
 
     # ---- patience
+
+    def _timeout_for(self, content: bytes | None) -> tuple[float, float]:
+        connect, read = super()._timeout_for(content)
+        return connect, max(read, len(content or b"") / _SLOWEST_UPLOAD)
 
     def _send(
         self, method: str, url: str, content: bytes | None, content_type: str = "application/json"
