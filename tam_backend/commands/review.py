@@ -145,7 +145,7 @@ def _outcomes(
 
 def _ask_backend(url: str, trusted: bool) -> list[Json]:
     """The sums of ``/status.json``. trusted: the user named this address. Raises LabelStudioError."""
-    settings = Settings.from_env(os.environ)
+    settings = Settings.from_env({k: v for k, v in os.environ.items() if k.startswith("TAM_BASIC_AUTH")})
     headers = {"Accept": "application/json"}
     if trusted and settings.basic_auth_user:
         pair = f"{settings.basic_auth_user}:{settings.basic_auth_password}".encode()

@@ -96,11 +96,9 @@ def open_project(
 
 def video_library(client: ProjectClient) -> VideoLibrary:
     """Videos of a project, kept where ``tam serve`` on this machine keeps them."""
-    settings = replace(
-        Settings.from_env(os.environ),
-        label_studio_url=client.connection.url,
-        label_studio_token=client.connection.token,
-    )
+    # in place of what the environment says, which may be half of it: --url and --token go first
+    here = {"TAM_LABEL_STUDIO_URL": client.connection.url, "TAM_LABEL_STUDIO_TOKEN": client.connection.token}
+    settings = Settings.from_env({**os.environ, **here})
     return VideoLibrary(
         settings.data_dir / "videos",
         Downloader.from_settings(settings),

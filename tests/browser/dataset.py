@@ -102,7 +102,7 @@ def click_all(team: Team, project: int, clicks: Sequence[Click], *, through: boo
         team.open(project, task)
         for index, click in here:
             team.editor.call("goToFrame", index)
-            how = {"through": through, "timeout": 300_000}
+            how = {"through": through}
             answer = team.editor.call("smartClick", "point", click.label, click.x, click.y, how)
             assert answer["errors"] == [], answer
             assert index in answer["frames"], answer

@@ -48,7 +48,7 @@ class Browser:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()  # ends the driver, which closes the browser
-        self._process.wait(30)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def call(self, command: str, *arguments: Any) -> Any:

@@ -206,8 +206,8 @@ def _transport_stream_of_noise(path: Path) -> bytes:
 
 def _raw_picture_of_16384(path: Path) -> bytes:
     """H.264 whose header says 16384 x 16384."""
-    bits = "01000010" "11000000" "00101000" "1" "00100" "011" "010" "0"
-    bits += "00000000010000000000" "0000000000" + ue(1023) + ue(1023) + "1" "1" "0" "0" "1"
+    bits = "0100001011000000001010001001000110100"
+    bits += "000000000100000000000000000000" + ue(1023) + ue(1023) + "11001"
     payload = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
     return b"\0\0\0\x01\x67" + payload + b"\0\0\0\x01\x65\x88\x84" + bytes(100)
 

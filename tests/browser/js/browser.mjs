@@ -1,6 +1,9 @@
 // A headless Chromium that reaches our own servers and nothing else.
 import { chromium } from "playwright-core";
 
+/** All waiting is longer by this factor, for machines that do much else. */
+export const PATIENCE = Number(process.env.BROWSER_PATIENCE ?? 1);
+
 /** One page of a new browser: {browser, page}. */
 export async function launch({ url, allowedOrigins, executable }) {
   const browser = await chromium.launch({
@@ -16,6 +19,6 @@ export async function launch({ url, allowedOrigins, executable }) {
     return local ? route.continue() : route.abort();
   });
   const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
+  page.setDefaultTimeout(30_000 * PATIENCE);
   return { browser, page };
 }

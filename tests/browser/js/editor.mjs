@@ -1,7 +1,7 @@
 // What an annotator does in Label Studio 1.23, as methods. Gestures are real: mouse and keys on what the page shows.
 // The page's own store (window.Htx) is only read: to wait for the right moment and to report what is there.
 // Coordinates are percent of the picture, frames are 0-based (the page itself counts from 1).
-import { launch } from "./browser.mjs";
+import { launch, PATIENCE } from "./browser.mjs";
 
 const SAVE = /\/api\/(tasks\/\d+\/annotations|annotations\/\d+)\//;
 
@@ -51,7 +51,7 @@ export class Editor {
   /** The project's list of tasks. */
   async openTaskList(project) {
     await this.page.goto(`${this.url}/projects/${project}/data`);
-    await this.page.locator(".dm-table-row, [class*=tableRow], [class*=table-row]").first().waitFor({ timeout: 15_000 }).catch(() => {});
+    await this.page.getByText(/^Tasks: [1-9]/).first().waitFor();
     await this.page.waitForTimeout(1500); // its columns are laid out in the next ticks
   }
 
@@ -72,7 +72,7 @@ export class Editor {
       const annotation = store?.annotationStore?.selected;
       const image = annotation && [...annotation.names.values()].find((tag) => tag.type === "image");
       return image?.currentImageEntity?.imageLoaded && image.stageRef && image.stageWidth > 1 && !store.awaitingSuggestions;
-    }, null, { timeout: 60_000, polling: 100 });
+    }, null, { timeout: 60_000 * PATIENCE, polling: 100 });
     await this.page.waitForTimeout(300); // drawing of regions follows in the next ticks
   }
 
@@ -213,9 +213,9 @@ export class Editor {
    * Click with the magenta point tool. Ctrl lets the click through masks (BrushLabels only) and boxes that are there.
    * wait: until the answer is there, and return what it held: {status, errors, frames with masks of this label, seconds}.
    */
-  smartClick(tag, label, x, y, { positive = true, through = false, wait = true, timeout = 60_000 } = {}) {
+  smartClick(tag, label, x, y, { positive = true, through = false, wait = true } = {}) {
     const keys = [...(through ? ["Control"] : []), ...(positive ? [] : ["Alt"])];
-    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys), timeout);
+    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys));
   }
 
   /** Draw a box with the magenta rectangle tool, from corner to corner; see smartClick. */
@@ -224,12 +224,12 @@ export class Editor {
     return this._smart("rectangle-tool", tag, label, wait, () => this.stroke([from, middle, to]));
   }
 
-  async _smart(tool, tag, label, wait, gesture, timeout = 60_000) {
+  async _smart(tool, tag, label, wait, gesture) {
     if (await this.selected()) await this.unselect(); // a selected region would take the label's key
     await this.chooseSmartTool(tool); // before the label: choosing a tool drops the labels of other tags
     await this.chooseLabel(tag, label);
     const started = Date.now();
-    const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout });
+    const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout: 60_000 * PATIENCE });
     sent.catch(() => {}); // reported below, where it is awaited
     await gesture();
     if (!wait) return null;
@@ -269,7 +269,7 @@ export class Editor {
   async selectMask(x, y) {
     await this.chooseTool("move-tool");
     await this.click(x, y);
-    await this.page.waitForFunction(() => window.Htx.annotationStore.selected.highlightedNode, null, { timeout: 5000 });
+    await this.page.waitForFunction(() => window.Htx.annotationStore.selected.highlightedNode, null, { timeout: 5000 * PATIENCE });
     return this.selected();
   }
 
@@ -306,7 +306,7 @@ export class Editor {
   async submit() {
     const saved = this.page.waitForResponse(
       (r) => SAVE.test(`${r.url().split("?")[0]}/`) && ["POST", "PATCH"].includes(r.request().method()),
-      { timeout: 120_000 },
+      { timeout: 120_000 * PATIENCE },
     );
     await this.page.locator("[data-testid=bottombar-submit-button], [data-testid=bottombar-update-button]").click();
     const response = await saved;

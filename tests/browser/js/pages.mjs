@@ -1,5 +1,5 @@
 // Two more pages: an HTML file on the disk, and a task of Label Studio with a <Video>.
-import { launch } from "./browser.mjs";
+import { launch, PATIENCE } from "./browser.mjs";
 
 export class FilePage {
   static async launch(options) {
@@ -88,7 +88,7 @@ export class VideoTask {
       const annotation = window.Htx?.annotationStore?.selected;
       const video = annotation && [...annotation.names.values()].find((tag) => tag.type === "video");
       return annotation?.regions.length > 0 && video?.length > 1;
-    }, null, { timeout: 60_000, polling: 200 });
+    }, null, { timeout: 60_000 * PATIENCE, polling: 200 });
     await this.page.waitForTimeout(1500); // the first picture of the video
   }
 
