@@ -73,9 +73,7 @@ def _ask(service: str) -> dict | None:
     """pip-audit's report; None where the service does not answer."""
     command = ["-r", str(LOCK), "--no-deps", "--disable-pip", "--require-hashes", "-f", "json", "-s", service]
     command += ["--progress-spinner", "off", "--timeout", "15"]
-    done = subprocess.run(
-        [str(DEVELOPMENT.program("pip-audit")), *command], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([str(DEVELOPMENT.program("pip-audit")), *command], cwd=ROOT, capture_output=True, text=True)
     try:
         return json.loads(done.stdout)
     except ValueError:
