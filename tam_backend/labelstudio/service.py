@@ -8,6 +8,8 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from tam_backend import __version__
@@ -55,6 +57,7 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
+        _check_writable(settings.data_dir)
         self.engine = engine or load_engine(settings.engine, settings)
         self.links = FrameLinks(load_secret(settings.data_dir))
         self.connections = Connections(settings)
@@ -330,3 +333,15 @@ class Service:
         finally:
             with self._filling_lock:
                 self._filling.pop(key, None)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises TamError if nothing can be kept in a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise TamError(
+            f"cannot write to {folder} ({e.strerror}): TAM_DATA_DIR must be a folder that this program may write"
+        ) from e
