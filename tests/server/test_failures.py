@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tam_backend.commands.serve import ANSWERED_WITHIN, PARKED_WITHIN
 from tam_backend.labelstudio.config import EXAMPLE
 from tam_backend.sessions import turns
 from tam_backend.sessions.progress import JobState
@@ -54,6 +56,34 @@ def click(page: Page, frame: int) -> dict[int, dict]:
 
 def done(server: Server) -> bool:
     return not any(j["state"] in ("waiting", "running") for j in server.jobs())
+
+
+def test_told_to_stop_it_answers_what_is_under_way_and_goes_on_at_the_next_start(tmp_path, label_studio):
+    label_studio.label_config = EXAMPLE
+    make_video(label_studio.root / "a.mp4", 100, 640, 480)
+    server = Server(tmp_path / "data", label_studio, 100, TAM_ANSWER_SECONDS="90")
+    server.start()
+    try:
+        task = label_studio.add_task({"video": "/data/upload/1/a.mp4"})
+        server.predict(task, [])
+        page = Page(
+            label_studio, "ann", task["id"], "Object 1", (640, 480), EXAMPLE, lambda b: server.post("/predict", b)
+        )
+        asking = threading.Thread(target=lambda: page.click(2, 100 * 19 / 640, 100 * 17 / 480))
+        asking.start()
+        until(lambda: len(server.blobs()) >= 5)
+        started = time.monotonic()
+        server.end(signal.SIGTERM)
+        assert time.monotonic() - started < ANSWERED_WITHIN + PARKED_WITHIN
+        asking.join(10)
+        assert 1 <= len(page.masks) < 100
+    finally:
+        server.start()
+    try:
+        until(lambda: [j["frames_done"] > len(page.masks) for j in server.jobs()] == [True], 60)
+    finally:
+        server.end(signal.SIGTERM)
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_a_full_disk_stops_nobody_and_what_was_clicked_meanwhile_is_stored_later(office):
