@@ -29,8 +29,9 @@ class Engine:
     """name and version: together they change whenever the masks of the same prompts may change.
 
     detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
-    refine: how poor masks are refined; None: not at all. forget: drops what is kept to save time, one kind after the
-    other, that which is made again most quickly first.
+    refine: how poor masks are refined; None: not at all. concurrent: several objects may be worked on at once, and gain
+    by it (networks use all cores by themselves). forget: drops what is kept to save time, one kind after the other,
+    that which is made again most quickly first.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Engine:
     detail: str = ""
     shots: Shots | None = None
     refine: RefineOptions | None = None
+    concurrent: bool = False
     forget: tuple[Callable[[], None], ...] = ()
 
 
@@ -52,10 +54,12 @@ def _embedded(settings: Settings) -> Engine:
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
-    version = "4" if options is None else f"4-{options.tag}"
+    version = "5" if options is None else f"5-{options.tag}"
+    shots = Shots(features)
     return Engine(
-        "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options, (features.clear,)
-    )
+        "embedded", version, segmenter, propagator, "no weights, cpu", shots, options,
+        concurrent=True, forget=(features.clear,),
+    )  # fmt: skip
 
 
 def _sam_xmem(settings: Settings) -> Engine:

@@ -126,7 +126,7 @@ def make_sam_xmem(settings: Settings) -> Engine:
         version += f"-{options.tag}"
     features = FrameFeatures(FeatureStore(SHOT_BYTES))
     forget = (features.clear, propagator.frames.clear, embeddings.clear)
-    return Engine("sam-xmem", version, segmenter, propagator, detail, Shots(features), options, forget)
+    return Engine("sam-xmem", version, segmenter, propagator, detail, Shots(features), options, forget=forget)
 
 
 def _there(folder: Path, name: str) -> bool:

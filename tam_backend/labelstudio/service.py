@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: Clicks computed at once at most, where the engine can do that.
+_PLACES = 4
 #: What decoded frames, and finished masks in memory, may take of the memory that the server may take.
 _FRAMES_SHARE, _RESULTS_SHARE = 0.25, 0.2
 #: So many batch requests wait at once; others are answered at once. Threads that wait serve nobody else.
@@ -81,7 +84,7 @@ class Service:
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
             log_of_deliveries, inherited, settings.follow_frames, self.model_version,
         )  # fmt: skip
-        turns = DeviceTurns()
+        turns = DeviceTurns(places=_places(self.engine))
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
         )
@@ -333,6 +336,11 @@ class Service:
         finally:
             with self._filling_lock:
                 self._filling.pop(key, None)
+
+
+def _places(engine: Engine) -> int:
+    """How many clicks an engine may compute at once: a core for each, where it gains by that."""
+    return min(_PLACES, os.cpu_count() or 1) if engine.concurrent else 1
 
 
 def _check_writable(folder: Path) -> None:

@@ -46,6 +46,24 @@ def test_people_take_turns_however_many_requests_each_has():
     assert order == ["ben", "cleo", "ann", "ann", "ann"]
 
 
+def test_as_many_turns_at_once_as_there_are_places():
+    turns = DeviceTurns(places=2)
+    both = threading.Barrier(2)
+
+    def ask(person: int) -> None:
+        with turns.interactive(person):
+            both.wait(5)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not both.broken
+    with turns.interactive("ann"), turns.interactive("ben"), turns.background(0.02) as mine:
+        assert not mine
+
+
 def test_many_people_make_a_crowd_for_a_while(monkeypatch):
     turns = DeviceTurns()
     for person in range(CROWD[0]):
