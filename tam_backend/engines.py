@@ -58,7 +58,7 @@ def _embedded(settings: Settings) -> Engine:
     shots = Shots(features)
     return Engine(
         "embedded", version, segmenter, propagator, "no weights, cpu", shots, options,
-        concurrent=True, forget=(features.clear,),
+        concurrent=True, forget=(features.clear, features.clicked.clear),
     )  # fmt: skip
 
 
