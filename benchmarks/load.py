@@ -229,15 +229,16 @@ def main() -> int:
     found = load.found
     tracebacks = log.count("Traceback")
     print(
-        f"{args.annotators} annotators, {args.minutes:g} minutes, {len(found.clicks) + len(found.again)} clicks; the server had "
-        f"{load.cpu_seconds:.0f} s of CPU"
+        f"{args.annotators} annotators, {args.minutes:g} minutes, {len(found.clicks) + len(found.again)} clicks; "
+        f"the server had {load.cpu_seconds:.0f} s of CPU"
     )
     print(f"errors {len(found.errors)}, tracebacks in the log {tracebacks}, answers of 'busy' {found.busy}")
     print(f"mixed-up tasks {len(found.mixups)}, lost prompts {len(load.lost)} of {len(found.prompts)}")
     for line in (*found.errors[:5], *found.mixups[:5], *map(str, load.lost[:5])):
         print("  ", line)
     for name, seconds in (
-        ("first click on a frame", found.clicks), ("click on a frame clicked before", found.again), ("task opened (two requests)", found.opens), ("frame", found.frames),
+        ("first click on a frame", found.clicks), ("click on a frame clicked before", found.again),
+        ("task opened (two requests)", found.opens), ("frame", found.frames),
         ("/health", found.health),
     ):  # fmt: skip
         p50, p95, p99, worst = (1000 * float(q) for q in np.percentile(seconds, (50, 95, 99, 100)))

@@ -73,8 +73,8 @@ class FrameFeatures:
     What is slow to compute is kept in ``store``: objects, directions and corrections share it. What is quick but large
     is kept in ``passing``, just long enough for the objects of a frame to share it; colours and luma a little longer,
     so that what looks ahead does not drive out what it looked at before that is used.
-    What segmenters find out about frames that people click on is kept in ``clicked``, where propagation does not drive it
-    out: people come back to those frames.
+    What segmenters find out about frames that people click on is kept in ``clicked``, where propagation does not drive
+    it out: people come back to those frames.
     Only the frames that are asked for are read; a flow reads its two frames where they are not held any more.
     """
 
