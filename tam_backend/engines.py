@@ -55,9 +55,8 @@ def _embedded(settings: Settings) -> Engine:
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
     version = "5" if options is None else f"5-{options.tag}"
-    shots = Shots(features)
     return Engine(
-        "embedded", version, segmenter, propagator, "no weights, cpu", shots, options,
+        "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options,
         concurrent=True, forget=(features.clear, features.clicked.clear),
     )  # fmt: skip
 

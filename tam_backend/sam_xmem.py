@@ -21,7 +21,7 @@ from tam_backend.weights import CheckpointError
 log = logging.getLogger(__name__)
 
 #: Changes whenever this code makes other masks of the same weights and prompts.
-VERSION = 2
+VERSION = 3
 
 #: As imported, and what installs them.
 PACKAGES = ("torch", "torchvision", "segment_anything")
@@ -52,14 +52,16 @@ def structure_check(checkpoint: Checkpoint) -> Check:
     """What looks into a file of which no hash is known. It imports PyTorch when it is called."""
 
     def look(path: Path) -> None:
-        assert checkpoint.structure == "xmem"
         try:
-            from tam_backend.propagators.xmem import check_xmem
+            if checkpoint.structure == "e2fgvi":
+                from tam_backend.inpainting.e2fgvi.loading import check_e2fgvi as check
+            else:
+                from tam_backend.propagators.xmem import check_xmem as check
         except ImportError as e:
             raise CheckpointError(
                 f"{path.name} can only be judged by its structure, which takes PyTorch: {e}. Install it with: {INSTALL}"
             ) from e
-        check_xmem(path)
+        check(path)
 
     return look
 

@@ -28,6 +28,13 @@ def lint() -> int:
     return 0
 
 
+def fuzz(arguments: Sequence[str]) -> int:
+    """Random requests to a server of the tests' own."""
+    DEVELOPMENT.install()
+    _stage("fuzzing", [DEVELOPMENT.program("python"), "-m", "tests.hostile.fuzzing", *arguments])
+    return 0
+
+
 def test_fast(arguments: Sequence[str]) -> int:
     """Lint, and all tests that need no browser."""
     lint()

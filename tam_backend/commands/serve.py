@@ -39,11 +39,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Raises TamError when the server cannot be started."""
     settings = Settings.from_env(os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from waitress.server import create_server
 
     from model import TrackAnything
     from tam_backend.server.app import THREADS, create_app
+    from tam_backend.server.logs import start_logging
+
+    start_logging(settings)
 
     app = create_app(settings, TrackAnything)
     try:

@@ -14,6 +14,7 @@ from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
 from tam_backend.server.auth import Guard
 from tam_backend.server.frames import FrameServer, frames_blueprint
+from tam_backend.server.openapi import openapi_blueprint
 from tam_backend.server.status import status_blueprint
 from tam_backend.sessions.progress import Progress
 from tam_backend.settings import Settings
@@ -39,12 +40,14 @@ def create_app(
     """
     service = service or Service(settings)
     progress = progress or service.jobs
-    app = Flask("tam_backend")
+    app = Flask("tam_backend", static_folder=None)
+    app.url_map.merge_slashes = False  # an address is right or not found; nobody is sent on
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service
     Guard(app, settings)
     frames = FrameServer(service.library, settings, progress)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
+    app.register_blueprint(openapi_blueprint())
     app.register_blueprint(status_blueprint(lambda: service.status(), progress))
 
     def base_url() -> str:
@@ -107,6 +110,10 @@ def create_app(
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> tuple[Response, int]:
         return jsonify(error=error.description or error.name), error.code or 500
+
+    @app.errorhandler(RecursionError)
+    def too_deep(error: RecursionError) -> tuple[Response, int]:
+        return expected(BadInput("the request's JSON is nested too deeply"))
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> tuple[Response, int]:

@@ -77,6 +77,16 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE blobs ADD COLUMN video TEXT NOT NULL DEFAULT '';  -- key of the video's content
     CREATE INDEX blobs_by_video ON blobs (video, lasting, used);
     """,
+    """
+    CREATE TABLE outcomes (
+        label_studio TEXT NOT NULL, project INTEGER NOT NULL, task INTEGER NOT NULL, annotation INTEGER NOT NULL,
+        version TEXT NOT NULL,        -- of the engine; "": drawn by a person
+        accepted INTEGER NOT NULL, fixed INTEGER NOT NULL, rejected INTEGER NOT NULL, drawn INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        PRIMARY KEY (label_studio, annotation, version)
+    ) WITHOUT ROWID;
+    CREATE INDEX outcomes_by_task ON outcomes (label_studio, task);
+    """,
 )
 
 

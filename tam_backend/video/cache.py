@@ -131,7 +131,15 @@ def _changed(path: Path) -> tuple[float, float]:
 def load_index(cache_dir: Path, key: str) -> Index | None:
     """The stored index of a content, or None if there is none of this version or it is unreadable."""
     try:
-        with _index_path(cache_dir, key).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return unpack_index(_index_path(cache_dir, key).read_bytes())
+    except OSError:
+        return None
+
+
+def unpack_index(content: bytes) -> Index | None:
+    """What ``pack_index`` wrote; None if it is of another version or damaged."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             facts = json.loads(bytes(stored["facts"]))
             if facts.pop("made_by") != _maker():
                 return None
@@ -145,13 +153,18 @@ def load_index(cache_dir: Path, key: str) -> Index | None:
 
 def save_index(cache_dir: Path, key: str, index: Index) -> None:
     """Store an index; a folder that cannot be written costs time, not correctness, and is only logged."""
+    _write_atomically(_index_path(cache_dir, key), pack_index(index))
+
+
+def pack_index(index: Index) -> bytes:
+    """An index as the content of a file."""
     facts = {name: getattr(index, name) for name in ("width", "height", "warning", "verified", "damaged")}
     facts["orientation"] = astuple(index.orientation)
     facts["made_by"] = _maker()
     buffer = io.BytesIO()
     arrays = {name: getattr(index, name) for name in _ARRAYS}
     np.savez(buffer, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
-    _write_atomically(_index_path(cache_dir, key), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _index_path(cache_dir: Path, key: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from tam_backend.errors import MediaError
 from tam_backend.video.base import Frame
 from tam_backend.video.cache import FrameCache, content_key, load_index, save_index
-from tam_backend.video.container import DEFAULT_MAX_PIXELS, Limits, first_bytes
+from tam_backend.video.container import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, Limits, first_bytes
 from tam_backend.video.decoder import Decoder
 from tam_backend.video.index import Index
 from tam_backend.video.pixels import RgbConverter
@@ -177,7 +177,10 @@ def open_video(
     shared: FrameCache | None = None,
     threads: int = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    max_seconds: float = float("inf"),
     verify: bool = False,
+    make_index: Callable[[Path, Limits], Index] | None = None,
 ) -> VideoReader:
     """Open a video file (MP4, MOV, WebM, MKV, AVI, MPEG, ...) as exact frames.
 
@@ -187,21 +190,28 @@ def open_video(
 
     cache_dir: keeps indices and content keys between runs; a damaged file in it is made anew. cache_bytes: decoded
     frames held in memory. shared: holds them in place of that, with those of other readers. threads: of the decoder,
-    0 = one per core. max_pixels: width x height of the largest frame that is decoded. verify: index by decoding
-    everything, even if the file looks as if its packets can be believed.
+    0 = one per core. max_pixels: width x height of the largest frame that is decoded. max_frames, max_seconds: of the
+    video. verify: index by decoding everything, even if the file looks as if its packets can be believed. make_index:
+    what makes the index, such as ``FirstLook.video`` for files that are not trusted; it does not verify.
 
     Raises MediaError in plain words: no such file, empty, not a video, no video stream, unsupported codec, too large,
-    nothing decodable. A file of which only a part can be read gives that part; `warning` says what is missing. A frame
-    that fails only when it is read raises MediaError then; the frames after it can be read. Pictures that the decoder
-    mends instead of refusing come as it mends them, which can depend on what was decoded before.
+    too long, nothing decodable. A file of which only a part can be read gives that part; `warning` says what is
+    missing. A frame that fails only when it is read raises MediaError then; the frames after it can be read. Pictures
+    that the decoder mends instead of refusing come as it mends them, which can depend on what was decoded before.
     """
     path = Path(path)
-    limits = Limits(threads, max_pixels)
+    limits = Limits(threads, max_pixels, max_frames, max_seconds)
     first_bytes(path)
     key = content_key([path], cache_dir)
     index = load_index(cache_dir, key) if cache_dir else None
     if index is None or (verify and not index.verified) or index.width * index.height > max_pixels:
-        index = build_index(path, limits, verify=verify)
+        index = make_index(path, limits) if make_index else build_index(path, limits, verify=verify)
         if cache_dir:
             save_index(cache_dir, key, index)
+    if len(index) > max_frames:
+        raise MediaError(f"{path.name} has {len(index)} frames; the limit is {max_frames}")
+    if index.times[-1] > max_seconds:
+        raise MediaError(
+            f"{path.name} is {index.times[-1] / 60:.1f} minutes long; the limit is {max_seconds / 60:g} minutes"
+        )
     return VideoReader(path, index, key, limits, cache_bytes, shared)
