@@ -57,7 +57,7 @@ def _embedded(settings: Settings) -> Engine:
     version = "5" if options is None else f"5-{options.tag}"
     return Engine(
         "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options,
-        concurrent=True, forget=(features.clear,),
+        concurrent=True, forget=(features.clear, features.clicked.clear),
     )  # fmt: skip
 
 

@@ -109,10 +109,17 @@ class FakeLabelStudio:
         self.label_config = ""
         self.projects: list[str] = []
         self.failing = False
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._listen(0)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _listen(self, port: int) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+
+    def restart(self) -> None:
+        """After ``close``: listen again at the same address."""
+        self._listen(self._server.server_port)
 
     def close(self) -> None:
         self._server.shutdown()

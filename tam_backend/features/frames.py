@@ -21,6 +21,8 @@ from tam_backend.video.base import Reader
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
 #: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
 PASSING_BYTES = 24 * 1024 * 1024
+#: Bound of what is kept of clicked frames.
+CLICKED_BYTES = 256 * 1024 * 1024
 #: Bound of the colours that are kept: at 854x480 those of 15 frames, as fades are looked for 11 frames ahead.
 COLOURS_BYTES = 20 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
@@ -71,12 +73,15 @@ class FrameFeatures:
     What is slow to compute is kept in ``store``: objects, directions and corrections share it. What is quick but large
     is kept in ``passing``, just long enough for the objects of a frame to share it; colours and luma a little longer,
     so that what looks ahead does not drive out what it looked at before that is used.
+    What segmenters find out about frames that people click on is kept in ``clicked``, where propagation does not drive
+    it out: people come back to those frames.
     Only the frames that are asked for are read; a flow reads its two frames where they are not held any more.
     """
 
     def __init__(self, store: FeatureStore | None = None, passing: FeatureStore | None = None) -> None:
         self.store = store if store is not None else FeatureStore()
         self.passing = passing if passing is not None else FeatureStore(min(PASSING_BYTES, self.store.max_bytes))
+        self.clicked = FeatureStore(min(CLICKED_BYTES, 4 * self.store.max_bytes))
         self._colours = FeatureStore(min(COLOURS_BYTES, self.store.max_bytes))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 

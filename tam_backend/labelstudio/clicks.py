@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 #: How long one request may compute where many people are at work, in seconds. Then it is answered with what is
 #: finished: its own frame at least.
-CROWDED_SECONDS = 0.3
+CROWDED_SECONDS = 0.1
 
 
 class Background(Protocol):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from tam_backend import __version__
@@ -53,6 +56,8 @@ log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: Clicks computed at once at most, where the engine can do that.
+_PLACES = 4
 #: Addresses of this server under which tasks are looked for at once. Without TAM_PUBLIC_URL callers name them.
 _MAX_BASES = 20
 #: What decoded frames, and finished masks in memory, may take of the memory that the server may take.
@@ -66,6 +71,7 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
+        _check_writable(settings.data_dir)
         self.engine = engine or load_engine(settings.engine, settings)
         self.links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
         self.connections = Connections(settings)
@@ -101,7 +107,7 @@ class Service:
             OutcomeTable(self._database), log_of_deliveries, self.connections,
             f"{self.engine.name} {self.engine.version}",
         )  # fmt: skip
-        turns = DeviceTurns()
+        turns = DeviceTurns(places=_places(self.engine))
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
         )
@@ -399,3 +405,20 @@ class Service:
         finally:
             with self._filling_lock:
                 self._filling.pop(key, None)
+
+
+def _places(engine: Engine) -> int:
+    """How many clicks an engine may compute at once: a core for each, where it gains by that."""
+    return min(_PLACES, os.cpu_count() or 1) if engine.concurrent else 1
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises TamError if nothing can be kept in a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise TamError(
+            f"cannot write to {folder} ({e.strerror}): TAM_DATA_DIR must be a folder that this program may write"
+        ) from e

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import OrderedDict
 
 from tam_backend.sessions.database import Database
 from tam_backend.tracking.keys import video_of
@@ -27,6 +28,9 @@ def lasting_key(content: object, kind: str = "") -> str:
 _USE_NOTED_EVERY = 3600.0
 #: When space is short, so much more than necessary is freed, so that it is not looked for at every blob.
 _FREED_AT_ONCE = 0.05
+#: Blobs that a disk which cannot be written gets later, and seconds until that is tried again.
+_OWED = 100_000
+_AGAIN_SECONDS = 2.0
 
 
 class DiskStore:
@@ -96,14 +100,18 @@ class DiskStore:
 class LayeredStore:
     """A BlobStore with memory in front of a disk.
 
-    When the disk cannot be written (full, read-only), work goes on in memory: a click must be answered. Each kind of
-    failure is logged once until a write succeeds again.
+    When the disk cannot be written (full, read-only), work goes on in memory: a click must be answered. What memory
+    still has when the disk can be written again goes there then. Each kind of failure is logged once until a write
+    succeeds again.
     """
 
     def __init__(self, memory: BlobStore, disk: BlobStore) -> None:
         self._memory = memory
         self._disk = disk
         self._failing = ""
+        self._owed: OrderedDict[str, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._later: threading.Timer | None = None
 
     def get(self, key: str) -> bytes | None:
         blob = self._memory.get(key)
@@ -123,6 +131,34 @@ class LayeredStore:
             self._failing = ""
         except sqlite3.Error as e:
             self._tell(e)
+            self._owe(key)
+
+    def _owe(self, key: str) -> None:
+        with self._lock:
+            self._owed[key] = None
+            if len(self._owed) > _OWED:
+                self._owed.popitem(last=False)
+            if self._later is None:
+                self._later = threading.Timer(_AGAIN_SECONDS, self._settle)
+                self._later.daemon = True
+                self._later.start()
+
+    def _settle(self) -> None:
+        """Write what could not be written at its time."""
+        with self._lock:
+            self._later = None
+            keys = list(self._owed)
+            self._owed.clear()
+        for i, key in enumerate(keys):
+            blob = self._memory.get(key)
+            try:
+                if blob is not None:
+                    self._disk.put(key, blob)
+            except sqlite3.Error:
+                for rest in keys[i:]:
+                    self._owe(rest)
+                return
+        self._failing = ""
 
     def _tell(self, error: sqlite3.Error) -> None:
         if str(error) != self._failing:

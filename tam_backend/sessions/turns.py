@@ -21,16 +21,16 @@ class _Waiting:
 
 
 class DeviceTurns:
-    """One frame is computed at a time on a device: each uses all of it.
+    """So many frames are computed at once on a device as it has ``places``: one where each uses all of it.
 
     Requests take turns frame by frame: of the people who wait, the one whose last turn was longest ago, so that all get
     their nearest frames soon, whoever asks for much. Background work gets a turn only while no request is open, so a
-    request waits for at most the one frame that has begun.
+    request waits for at most the frame that has begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
         self._condition = threading.Condition()
-        self._busy = False
+        self._free = places
         self._requests = 0
         self._queue: list[_Waiting] = []
         self._served: OrderedDict[Hashable, float] = OrderedDict()  # person -> time of the last turn
@@ -55,14 +55,15 @@ class DeviceTurns:
         with self._condition:
             self._queue.append(me)
             try:
-                self._condition.wait_for(lambda: not self._busy and self._first() is me)
-                self._busy = True
+                self._condition.wait_for(lambda: self._free and self._first() is me)
+                self._free -= 1
                 self._served[person] = time.monotonic()
                 self._served.move_to_end(person)
                 while len(self._served) > _REMEMBERED:
                     self._served.popitem(last=False)
             finally:
                 self._queue.remove(me)
+                self._condition.notify_all()  # there may be a place for the next, too
         try:
             yield
         finally:
@@ -79,8 +80,8 @@ class DeviceTurns:
     def background(self, timeout: float) -> Iterator[bool]:
         """One turn for background work. False, and no turn, if there was none within ``timeout`` seconds."""
         with self._condition:
-            mine = self._condition.wait_for(lambda: not self._busy and not self._queue and self._requests == 0, timeout)
-            self._busy = self._busy or mine
+            mine = self._condition.wait_for(lambda: self._free > 0 and not self._queue and self._requests == 0, timeout)
+            self._free -= mine
         try:
             yield mine
         finally:
@@ -93,5 +94,5 @@ class DeviceTurns:
 
     def _done(self) -> None:
         with self._condition:
-            self._busy = False
+            self._free += 1
             self._condition.notify_all()

@@ -263,6 +263,6 @@ def test_a_further_click_computes_one_edit():
     segmenter = EmbeddedSegmenter()
     clicks = (Click(54, 61), Click(130, 20), Click(20, 100), Click(140, 100))
     segmenter.segment(reader, 1, FramePrompts(clicks[:3]))
-    misses = segmenter.features.store.misses
+    misses = segmenter.features.clicked.misses
     segmenter.segment(reader, 1, FramePrompts(clicks))
-    assert segmenter.features.store.misses == misses + 1
+    assert segmenter.features.clicked.misses == misses + 1

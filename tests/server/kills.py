@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 #: The program ``tam`` as it is without PyTorch, whose import takes longer than all the rest of a start.
-_SERVE = "import sys; sys.modules['torch'] = None; from tam_backend.cli import main; sys.exit(main())"
+_SERVE = "import sys; sys.modules['torch'] = None; {}from tam_backend.cli import main; sys.exit(main())"
 
 
 @dataclass
@@ -45,7 +45,10 @@ class Outcome:
 class Server:
     """``tam serve`` on a data directory."""
 
-    def __init__(self, data_dir: Path, label_studio: FakeLabelStudio, clip_length: int, **environ: str) -> None:
+    def __init__(
+        self, data_dir: Path, label_studio: FakeLabelStudio, clip_length: int, first: str = "", **environ: str
+    ) -> None:
+        """first: statements that the process begins with."""
         self._data_dir = data_dir
         self._label_studio = label_studio
         with socket.socket() as probe:
@@ -57,7 +60,7 @@ class Server:
             "TAM_LABEL_STUDIO_TOKEN": label_studio.TOKEN, "TAM_CLIP_LENGTH": str(clip_length),
             "TAM_ANSWER_SECONDS": "0.1", "TAM_PUBLIC_URL": self.url, "TAM_ENGINE": "embedded",
         } | environ  # fmt: skip
-        self._command = [sys.executable, "-c", _SERVE, "serve", "--port", str(port)]
+        self._command = [sys.executable, "-c", _SERVE.format(first), "serve", "--port", str(port)]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:

@@ -53,7 +53,6 @@ class Page:
         self._post = post
         self.shown: dict[str, Json] = {}
         self.answered: frozenset[str] = frozenset()
-        self.busy = 0
         self._draft: Json = {"id": next(_numbers), "user": user, "task": task, "result": []}
 
     @property
@@ -115,7 +114,6 @@ class Page:
         here = {r["id"] for r in answer["result"]}
         lost = [p["id"] for p in self.points if "is_positive" in p and p["id"] not in here]
         assert not lost, f"the answer to {self.user} lost the points {lost}"
-        self.busy += "busy" in answer
         self.shown |= {r["id"]: r for r in answer["result"]}
         self.answered = frozenset(p["id"] for p in self.points)
         self.save()

@@ -402,3 +402,12 @@ def test_frames_from_elsewhere_are_tracked_too(backend, label_studio):
     backend.connect()
     task = label_studio.add_task({"frames": [f"/data/local-files/?d=frames/{i}.jpg" for i in range(4)]})
     assert set(masks_of(backend.click(task, point("p1", 1, 20, 24)))) == {0, 1, 2, 3}
+
+
+def test_the_same_request_twice_at_once_is_computed_once_and_answered_the_same(backend):
+    task = backend.uploaded()
+    slow = Slow(backend, (task, point("p1", 4, 20, 24)), (task, point("p1", 4, 20, 24)))
+    assert slow.first.json == slow.second.json
+    assert len(masks_of(slow.first)) == 12
+    assert len(backend.engine.propagator.steps) == 11
+    assert backend.engine.segmenter.calls == 1

@@ -1,4 +1,5 @@
 import sqlite3
+import time
 
 import pytest
 
@@ -64,6 +65,41 @@ def test_memory_answers_and_disk_remembers(db):
     assert store.get("a") == b"x"
     assert memory.get("a") == b"x"
     assert store.get("b") is None
+
+
+def test_what_the_disk_could_not_take_is_written_later(db, monkeypatch):
+    monkeypatch.setattr("tam_backend.sessions.blobs._AGAIN_SECONDS", 0.02)
+    disk = DiskStore(db, 10_000)
+    put, full = disk.put, [True]
+
+    def failing(key, blob):
+        if full[0]:
+            raise sqlite3.OperationalError("database or disk is full")
+        put(key, blob)
+
+    monkeypatch.setattr(disk, "put", failing)
+    store = LayeredStore(MemoryStore(10_000), disk)
+    for i in range(3):
+        store.put(f"track/v/{i}", b"x")
+    time.sleep(0.1)
+    assert disk.get("track/v/0") is None
+    full[0] = False
+    deadline = time.monotonic() + 5
+    while any(disk.get(f"track/v/{i}") is None for i in range(3)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_clock_that_was_ahead_does_not_keep_what_is_old(db, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr("tam_backend.sessions.blobs.time.time", lambda: now + 86400)
+    DiskStore(db, 1000).put("track/v/old", bytes(600))
+    monkeypatch.setattr("tam_backend.sessions.blobs.time.time", lambda: now)
+    store = DiskStore(db, 1000)
+    monkeypatch.setattr("tam_backend.sessions.blobs.time.time", lambda: now + 60)
+    store.put("track/v/new", bytes(600))
+    assert store.get("track/v/new") is not None
+    assert store.get("track/v/old") is None
 
 
 def test_a_full_disk_does_not_stop_the_work(caplog):

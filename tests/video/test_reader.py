@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 
 from tam_backend.errors import MediaError
 from tam_backend.video import open_source, open_video
+from tam_backend.video.cache import FrameCache
 from tests.video.make import make_video, number_of, picture, set_display_matrix
 
 
@@ -101,6 +102,21 @@ def test_memory_is_bounded(video):
         for _ in reader:
             assert reader.cached_bytes <= 100_000
         assert reader.cached_bytes > 0
+
+
+def test_what_one_reader_decoded_others_of_the_same_video_need_not(video):
+    """Within one budget of memory, also when the one that decoded is closed."""
+    shared = FrameCache(10_000_000)
+    with open_video(video("one long group"), shared=shared) as one:
+        expected = one[7]
+    with open_video(video("one long group"), shared=shared) as other:
+        assert np.array_equal(other[7], expected)
+        assert other.packets_decoded == 0
+    small = FrameCache(1)
+    with open_video(video("one long group"), shared=small) as one, one.clone() as two:
+        for reader in (one, two, one):
+            assert np.array_equal(reader[7], expected)
+        assert small.bytes == 0
 
 
 def test_frames_are_freed_without_the_garbage_collector(tmp_path):

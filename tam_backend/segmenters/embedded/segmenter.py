@@ -90,7 +90,7 @@ class EmbeddedSegmenter:
             return edit(view, hints, before, (int(click.x * sx), int(click.y * sy)), click.positive, self._cues)
 
         key = (video.key, "answer", frame, prompts.digest(), prior.digest, self._cues)
-        return self.features.store.get(key, make)
+        return self.features.clicked.get(key, make)
 
     def _refined(self, video: Reader, frame: int, prompts: FramePrompts, prior: _Prior) -> Answer:
         assert prior.mask is not None

@@ -69,7 +69,7 @@ class View:
 
     @staticmethod
     def of(features: FrameFeatures, video: Reader, frame: int, cues: Cues) -> View:
-        """From the features' store; what is found anew goes there."""
+        """From what the features keep of clicked frames; what is found anew goes there."""
 
         def make() -> View:
             geometry = features.geometry(video)
@@ -85,7 +85,7 @@ class View:
                 RegionGraph.build(lab, speed),
             )
 
-        return features.store.get((video.key, "view", frame, cues.motion), make)
+        return features.clicked.get((video.key, "view", frame, cues.motion), make)
 
 
 def _contrast(lab: npt.NDArray[np.uint8]) -> Array:
