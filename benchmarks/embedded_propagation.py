@@ -43,7 +43,7 @@ from tam_backend.evaluation.metrics import boundary_measure, region_similarity
 from tam_backend.labelstudio.library import READER_CACHE
 from tam_backend.prompts import FramePrompts
 from tam_backend.propagators.embedded import propagator, sighting
-from tam_backend.tracking import tracker
+from tam_backend.tracking import runs
 from tam_backend.tracking.filestore import FileStore
 from tam_backend.tracking.objects import ObjectsFrame, track_objects
 from tam_backend.tracking.store import MemoryStore
@@ -168,7 +168,7 @@ CUES: Mapping[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "recall of the first frame": without(propagator, RECALL_WEIGHT=0.0, RECALL_CERTAIN=0.0),
     "edges of the image": without(propagator, snap=lambda image, values, radius, flat: values),
     "search for what was lost": without(sighting, SEARCH_FRAMES=-1),
-    "fusion from both sides": without(tracker, share_of_later=nearest_only),
+    "fusion from both sides": without(runs, share_of_later=nearest_only),
 }
 
 

@@ -29,7 +29,8 @@ class Engine:
     """name and version: together they change whenever the masks of the same prompts may change.
 
     detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
-    refine: how poor masks are refined; None: not at all.
+    refine: how poor masks are refined; None: not at all. concurrent: several objects may be worked on at once, and gain
+    by it (networks use all cores by themselves).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Engine:
     detail: str = ""
     shots: Shots | None = None
     refine: RefineOptions | None = None
+    concurrent: bool = False
 
 
 def _embedded(settings: Settings) -> Engine:
@@ -50,8 +52,9 @@ def _embedded(settings: Settings) -> Engine:
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
-    version = "4" if options is None else f"4-{options.tag}"
-    return Engine("embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options)
+    version = "5" if options is None else f"5-{options.tag}"
+    shots = Shots(features)
+    return Engine("embedded", version, segmenter, propagator, "no weights, cpu", shots, options, concurrent=True)
 
 
 def _sam_xmem(settings: Settings) -> Engine:

@@ -21,10 +21,13 @@ from tam_backend.video.base import Reader
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
 #: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
 PASSING_BYTES = 24 * 1024 * 1024
-#: Bound of the colours that are kept: at 854x480 those of 9 frames, as cuts are looked for 6 frames ahead.
-COLOURS_BYTES = 12 * 1024 * 1024
+#: Bound of the colours that are kept: at 854x480 those of 15 frames, as fades are looked for 11 frames ahead.
+COLOURS_BYTES = 20 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
+#: Pixels between the patches of the search, and steps of each towards its best place. Half as far apart and twice as
+#: many take three times as long.
+PATCH_STRIDE, DESCENT_STEPS = 4, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,17 +209,33 @@ def _squared(vectors: Array) -> Array:
     return vectors[..., 0] ** 2 + vectors[..., 1] ** 2
 
 
-def dense_flow(
-    a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-) -> npt.NDArray[np.float16]:
-    """From ``a`` to ``b``, hxw uint8 each: hxwx2, pixels.
+def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """From ``a`` to ``b``, neighbouring frames, hxw uint8 each: hxwx2, pixels.
 
-    Dense inverse search (Kroeger et al., ECCV 2016). Between neighbouring frames the fast preset costs several points.
+    Dense inverse search (Kroeger et al., ECCV 2016) down to single pixels: thin and small things move otherwise than
+    what is around them, and on coarser levels they are lost. Smoothing by variational refinement would take most of the
+    time there, and blurs the edges of motion.
     """
+    # An instance has buffers of its own and is not thread-safe; making one costs microseconds.
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(0)
+    search.setPatchStride(PATCH_STRIDE)
+    search.setGradientDescentIterations(DESCENT_STEPS)
+    search.setVariationalRefinementIterations(0)
+    return _searched(search, a, b)
+
+
+def quick_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """As ``dense_flow``, for images that are nearly alike already. Between neighbouring frames it costs points."""
+    return _searched(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST), a, b)
+
+
+def _searched(
+    search: cv2.DISOpticalFlow, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float16]:
     height, width = a.shape
     bottom, right = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
     if bottom or right:
         a, b = (np.pad(i, ((0, bottom), (0, right)), mode="edge") for i in (a, b))
-    # An instance has buffers of its own and is not thread-safe; making one costs microseconds.
-    flow = cv2.DISOpticalFlow.create(preset).calc(a, b, None)  # type: ignore[call-overload]
+    flow = search.calc(a, b, None)  # type: ignore[call-overload]
     return flow[:height, :width].astype(np.float16)

@@ -17,7 +17,7 @@ from tam_backend.quality import fused_quality
 #: Up to this share of the way from one anchor to the other, its own run decides alone (1 in so many parts of the way).
 ALONE_PARTS = 4
 #: A side counts by its distance times its quality to this power.
-QUALITY_POWER = 2.0
+QUALITY_POWER = 6.0
 
 
 def share_of_later(frame: int, earlier: int, later: int) -> float:

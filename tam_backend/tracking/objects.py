@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +20,10 @@ IdMap = npt.NDArray[np.uint8]
 
 #: Object ids are pixel values of 8-bit images, where 0 is the background.
 MAX_ID = 255
+#: Of several objects that are worked on at once, none is more than so many frames before the slowest.
+AHEAD = 1
+#: Finished frames of an object that stay at hand until the other objects have finished them.
+RECENT = AHEAD + 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,27 +68,39 @@ def own_pixels(tracked: TrackedFrame, before: Sequence[TrackedFrame], after: Seq
 
 
 class _Track:
-    """How far the generator of one object has come."""
+    """How far the generator of one object has come. targets: the frames it is to finish, in order; position: the first
+    of them that is not done."""
 
-    def __init__(self, tracker: Tracker, anchors: Mapping[int, Anchor], focus: int) -> None:
+    def __init__(self, tracker: Tracker, anchors: Mapping[int, Anchor], focus: int, targets: Sequence[int]) -> None:
         self.anchors = anchors
         self.done: set[int] = set()
+        self.position = 0
+        self._targets = targets
         self._tracker = tracker
         self._steps = tracker.steps(anchors, focus)
-        self._last: TrackedFrame | None = None
+        self._recent: dict[int, TrackedFrame] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        return self.position < len(self._targets)
 
     def advance(self) -> TrackedFrame | Step:
-        step = next(self._steps)
+        """One step. Touches nothing but the generator, which other tracks have nothing to do with."""
+        return next(self._steps)
+
+    def note(self, step: TrackedFrame | Step) -> None:
+        """Take in what ``advance`` returned."""
         if isinstance(step, TrackedFrame):
-            self._last = step
             self.done.add(step.frame)
-        return step
+            self._recent[step.frame] = step
+            if len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
+        while self.unfinished and self._targets[self.position] in self.done:
+            self.position += 1
 
     def at(self, frame: int) -> TrackedFrame:
-        """A frame that is done. Only the last one is at hand; the others are in the store, packed."""
-        if self._last is not None and self._last.frame == frame:
-            return self._last
-        tracked = self._tracker.stored(self.anchors, frame)
+        """A frame that is done. Only the last ones are at hand; the others are in the store, packed."""
+        tracked = self._recent.get(frame) or self._tracker.stored(self.anchors, frame)
         if tracked is None:
             raise TamError(f"the finished mask of frame {frame} is gone: the store was emptied, or it is too small")
         return tracked
@@ -99,16 +118,48 @@ def track_objects(
     ObjectsFrame as soon as a frame is finished for all objects: once for every frame, those nearest to ``focus`` as
     early as the order of propagation permits. Stop at any time: what was done is in the store of the tracker. Raises
     BadInput as ``Tracker.steps`` does, and TamError if the store loses frames while this runs.
+
+    With an engine that permits it, several objects are worked on at once, one on each core. What comes out is the same:
+    no object's masks depend on another's.
     """
-    tracks = {object_id: _Track(tracker, anchors, focus) for object_id, anchors in sorted(objects.items())}
+    targets = sorted(tracker.frames, key=lambda f: (abs(f - focus), f))
+    tracks = {i: _Track(tracker, anchors, focus, targets) for i, anchors in sorted(objects.items())}
+    workers = min(len(tracks), cv2.getNumThreads()) if tracker.concurrent else 1
+    steps = _in_turns(tracks) if workers < 2 else _at_once(tracks, workers)
     try:
-        for target in sorted(tracker.frames, key=lambda f: (abs(f - focus), f)):
-            for track in tracks.values():
-                while target not in track.done:
-                    step = track.advance()
-                    yield step
-                    if isinstance(step, TrackedFrame) and all(step.frame in t.done for t in tracks.values()):
-                        yield ObjectsFrame(step.frame, {i: t.at(step.frame) for i, t in tracks.items()})
+        with contextlib.closing(steps):
+            for step in steps:
+                yield step
+                if isinstance(step, TrackedFrame) and all(step.frame in t.done for t in tracks.values()):
+                    yield ObjectsFrame(step.frame, {i: t.at(step.frame) for i, t in tracks.items()})
     finally:
         for track in tracks.values():
             track.close()
+
+
+def _in_turns(tracks: Mapping[int, _Track]) -> Generator[TrackedFrame | Step, None, None]:
+    """All tracks to the end, each target by one after the other."""
+    while waiting := _behind(tracks.values(), 0):
+        step = waiting[0].advance()
+        waiting[0].note(step)
+        yield step
+
+
+def _at_once(tracks: Mapping[int, _Track], workers: int) -> Generator[TrackedFrame | Step, None, None]:
+    """All tracks to the end, ``workers`` at a time. None is more than ``AHEAD`` targets before the last one."""
+    running: dict[Future[TrackedFrame | Step], _Track] = {}
+    with ThreadPoolExecutor(workers, "object") as pool:  # leaving waits for the steps that have begun
+        while waiting := _behind(tracks.values(), AHEAD):
+            free = [t for t in waiting if t not in running.values()]
+            running |= {pool.submit(t.advance): t for t in free[: workers - len(running)]}
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                step = future.result()
+                running.pop(future).note(step)
+                yield step
+
+
+def _behind(tracks: Iterable[_Track], ahead: int) -> list[_Track]:
+    """The tracks with targets left that are at most so many before the last one, the last one first."""
+    left = sorted((t for t in tracks if t.unfinished), key=lambda t: t.position)
+    return [t for t in left if t.position <= left[0].position + ahead]

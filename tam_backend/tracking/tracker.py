@@ -91,7 +91,8 @@ class Tracker:
     the whole reach were tracked; what lies in between is computed where that needs it, and not yielded.
 
     Results go to and come from ``store``, so that a tracker made later for the same video continues where this one
-    was stopped. Not thread-safe: one tracker serves one caller.
+    was stopped. One tracker serves one caller; where ``concurrent``, the generators that it has made may run in several
+    threads, each in one at a time.
     """
 
     def __init__(
@@ -109,6 +110,11 @@ class Tracker:
         self._readers = {+1: video, -1: video.clone()}
         self._journal = Journal(store, self._engine_id)
         self._propagator = _prepared(engine, self._journal)
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several objects may be, and gain by being, tracked at once."""
+        return self._engine.concurrent
 
     def close(self) -> None:
         """Close what the tracker opened (not the video it was given)."""

@@ -158,8 +158,8 @@ class ShiftPropagator:
         return _Shift(self, video, start, memory, state or {"mask": anchors[start], "trace": start})
 
 
-def fake_engine(version: str = "1") -> Engine:
-    return Engine("fake", version, DiscSegmenter(), ShiftPropagator())
+def fake_engine(version: str = "1", *, concurrent: bool = False) -> Engine:
+    return Engine("fake", version, DiscSegmenter(), ShiftPropagator(), concurrent=concurrent)
 
 
 class DictStore:

@@ -48,9 +48,15 @@ def test_the_nearer_side_decides_where_the_qualities_are_equal(share, decides):
 
 def test_the_better_side_decides_from_farther_away():
     good, bad = side(255, 0, quality=0.9), side(0, 255, quality=0.4)
-    for share, results in ((0.7, [[True, False]]), (0.9, [[False, True]])):
+    for share, results in ((0.9, [[True, False]]), (0.999, [[False, True]])):
         assert (fuse(good, bad, share).soft >= SOFT_THRESHOLD).tolist() == results
-    assert (fuse(bad, good, 0.3).soft >= SOFT_THRESHOLD).tolist() == [[True, False]]
+    assert (fuse(bad, good, 0.1).soft >= SOFT_THRESHOLD).tolist() == [[True, False]]
+
+
+def test_a_side_that_is_a_little_better_decides_only_near_the_middle():
+    better, worse = side(255, 0, quality=0.8), side(0, 255, quality=0.7)
+    decided = [fuse(better, worse, share).soft[0, 0] >= SOFT_THRESHOLD for share in (0.6, 0.8)]
+    assert decided == [True, False]
 
 
 def test_a_side_that_knows_nothing_does_not_count():

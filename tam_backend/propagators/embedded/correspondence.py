@@ -47,6 +47,7 @@ PROBES, RENEW = 24, 18
 #: distances outside when they are taken, and are of no use beyond the last; pixels of the working size.
 DEEP = 0.25
 NEAR, FAR, LEFT = 6, 40, 70
+_DISC = np.hypot(*np.ogrid[-LEFT : LEFT + 1, -LEFT : LEFT + 1]) < LEFT
 
 
 @dataclass(slots=True, eq=False)
@@ -87,21 +88,15 @@ class Correspondence:
         """
         if not mask.any():
             return
-        part = window(mask, LEFT + 2)  # beyond it nothing matters
-        top, left = part[0].start, part[1].start
-        near = self.positive | np.array([_near(mask, *place) for place in self.at.astype(int)], bool)
-        if near.all() and all(np.count_nonzero(self.positive == kind) >= RENEW for kind in (True, False)):
+        self._keep(self.positive | np.array([_near(mask, *place) for place in self.at.astype(int)], bool))
+        few = [kind for kind in (True, False) if np.count_nonzero(self.positive == kind) < RENEW]
+        if not few:
             return  # on most frames; distances take a while
+        part = window(mask, FAR + 2)  # beyond it nothing matters
+        top, left = part[0].start, part[1].start
         depth = signed_distance(mask[part])
-        columns, rows = self.at.astype(int).T
-        rows, columns = rows - top, columns - left
-        known = (rows >= 0) & (rows < depth.shape[0]) & (columns >= 0) & (columns < depth.shape[1])
-        near[known] |= depth[rows[known], columns[known]] > -LEFT
-        self._keep(near)
-        for positive in (True, False):
+        for positive in few:
             taken = self.at[self.positive == positive]
-            if len(taken) >= RENEW:
-                continue
             if positive:
                 radius = np.sqrt(np.count_nonzero(mask) / np.pi)
                 region = depth >= min(max(3.0, DEEP * radius), 0.7 * float(depth.max()))
@@ -165,9 +160,13 @@ class Correspondence:
 
 
 def _near(mask: Mask, x: int, y: int) -> bool:
-    """Whether the mask surely is less than LEFT pixels away. False: that is not known."""
-    half = int(LEFT / 1.5)
-    return bool(mask[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].any())
+    """Whether the mask is less than LEFT pixels away from a place."""
+    top, left = max(0, y - LEFT), max(0, x - LEFT)
+    around = mask[top : y + LEFT + 1, left : x + LEFT + 1]
+    if not around.size:
+        return False
+    row, column = top - y + LEFT, left - x + LEFT
+    return bool((around & _DISC[row : row + around.shape[0], column : column + around.shape[1]]).any())
 
 
 def _complete(points: Points, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ the mask a person decided is asked again, not the one that came from frame to fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tam_backend.features.frames import dense_flow
+from tam_backend.features.frames import quick_flow
 from tam_backend.features.geometry import Geometry
 
 Array = npt.NDArray[np.float32]
@@ -25,8 +26,6 @@ Window = tuple[slice, slice]
 FRACTION = 32
 #: Pixels around the object in which the way is put right, at the flow's size, and the smallest side of that part.
 AROUND, SMALLEST = 16, 32
-#: What is left to put right is small: the quick preset is good enough.
-PRESET = cv2.DISOPTICAL_FLOW_PRESET_FAST
 #: Side of the square in which two frames are compared, and the mean difference in grey levels at which they still look
 #: alike to 1/e.
 COMPARED, ALIKE = 7, 16.0
@@ -39,6 +38,7 @@ class Origin:
         """image: hxw uint8, grey, of the flow's size. mask: HxW float32 in [0, 1], of the working size."""
         self.frame = frame
         self._image, self._mask, self._geometry = image, mask, geometry
+        self._scale = geometry.flow_height / geometry.work_height, geometry.flow_width / geometry.work_width
         self._way = np.zeros((*image.shape, 2), np.int16)
         self._left = False
 
@@ -54,12 +54,16 @@ class Origin:
         """No way leads back from now on: the frames to come are of another shot."""
         self._left = True
 
-    def step(self, back: Array) -> None:
-        """Go on to the next frame. back: hxwx2 float32, its flow to the frame before it."""
+    def step(self, back: Array, part: Window) -> None:
+        """Go on to the next frame. back: hxwx2 float32, its flow to the frame before it. part: rows and columns of the
+        working size in which the object may be; ways are composed there and around it, elsewhere they stay as they
+        are: nobody asks for them."""
         if self._left:
             return
-        whole = slice(None), slice(None)
-        self._set(_composed(back, self._unpacked(whole)), whole)
+        rows, columns = self._around(part, 2 * AROUND)
+        there = self._around(part, 2 * AROUND + math.ceil(float(np.abs(back[rows, columns]).max())) + 1)
+        at = rows.start - there[0].start, columns.start - there[1].start
+        self._set(_composed(back[rows, columns], self._unpacked(there), at), (rows, columns))
 
     def recall(self, image: Gray, part: Window) -> tuple[Window, Array, Array] | None:
         """The first frame's mask as it should be on this one, around the object.
@@ -70,32 +74,38 @@ class Origin:
         """
         if self._left:
             return None
-        geometry = self._geometry
-        down, across = geometry.flow_height / geometry.work_height, geometry.flow_width / geometry.work_width
-        height, width = image.shape
-        rows = slice(max(0, int(part[0].start * down) - AROUND), min(height, int(part[0].stop * down) + AROUND))
-        columns = slice(max(0, int(part[1].start * across) - AROUND), min(width, int(part[1].stop * across) + AROUND))
+        rows, columns = self._around(part, AROUND)
         if min(rows.stop - rows.start, columns.stop - columns.start) < SMALLEST:
             return None
         here = np.ascontiguousarray(image[rows, columns])
         way = self._unpacked((rows, columns))
         before = self._warped(way, rows, columns)
-        rest = dense_flow(here, before, PRESET).astype(np.float32)
-        improved = _composed(rest, way)
+        rest = quick_flow(here, before).astype(np.float32)  # little is left to put right
+        improved = _composed(rest, way, (0, 0))
         error = _difference(here, before)
         better = _difference(here, self._warped(improved, rows, columns))
-        way = np.asarray(np.where((better < error)[..., None], improved, way), np.float32)
+        way = np.asarray(cv2.copyTo(improved, (better < error).view(np.uint8), way), np.float32)
         self._set(way, (rows, columns))
         alike = np.exp(-((np.minimum(better, error) / ALIKE) ** 2))
 
+        geometry = self._geometry
+        down, across = self._scale
         top, bottom = round(rows.start / down), min(geometry.work_height, round(rows.stop / down))
         left, right = round(columns.start / across), min(geometry.work_width, round(columns.stop / across))
         size = right - left, bottom - top
-        large = np.asarray(cv2.resize(way, size), np.float32) / np.array([across, down], np.float32)
-        x = np.arange(left, right, dtype=np.float32) + large[..., 0]
-        y = np.arange(top, bottom, dtype=np.float32)[:, None] + large[..., 1]
+        large = np.asarray(cv2.resize(way, size), np.float32)
+        x = np.arange(left, right, dtype=np.float32) + large[..., 0] / np.float32(across)
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] + large[..., 1] / np.float32(down)
         mask = np.asarray(cv2.remap(self._mask, x, y, cv2.INTER_LINEAR), np.float32)
         return (slice(top, bottom), slice(left, right)), mask, np.asarray(cv2.resize(alike, size), np.float32)
+
+    def _around(self, part: Window, margin: int) -> Window:
+        """Rows and columns of the flow's size for those of the working size, wider by ``margin`` on each side."""
+        rows, columns = (
+            slice(max(0, int(p.start * scale) - margin), min(size, math.ceil(p.stop * scale) + margin))
+            for p, scale, size in zip(part, self._scale, self._image.shape, strict=True)
+        )
+        return rows, columns
 
     def _warped(self, way: Array, rows: slice, columns: slice) -> Gray:
         """The first frame as a part of this one should look by its way."""
@@ -110,11 +120,12 @@ class Origin:
         self._way[part] = np.clip(np.rint(way * FRACTION), -32768, 32767)
 
 
-def _composed(first: Array, then: Array) -> Array:
-    """The way that leads along ``first`` and, from where that ends, along ``then``; hxwx2 each."""
+def _composed(first: Array, then: Array, at: tuple[int, int]) -> Array:
+    """The way that leads along ``first`` and, from where that ends, along ``then``; hxwx2 each. at: row and column of
+    ``then`` where ``first`` begins."""
     height, width = first.shape[:2]
-    x = np.arange(width, dtype=np.float32) + first[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + first[..., 1]
+    x = np.arange(at[1], at[1] + width, dtype=np.float32) + first[..., 0]
+    y = np.arange(at[0], at[0] + height, dtype=np.float32)[:, None] + first[..., 1]
     return first + np.asarray(cv2.remap(then, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
 from tam_backend.features.colour import ColourModel
-from tam_backend.features.filters import sigmoid, unit, window
+from tam_backend.features.filters import sigmoid, unit, usual, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
 from tam_backend.propagators.embedded.assessment import Assessment
@@ -186,7 +186,6 @@ class EmbeddedPropagation:
         self._before, self._soft = self._soft, np.zeros(self._geometry.work_shape, np.uint8)
         if self._colours is None:
             return self._assessed(previous, frame)
-        self._origin.step(self._features.flow(self._video, frame, previous))
         speed = self._features.speed(self._video, frame)
         assert speed is not None  # there is a neighbour: the frame the step came from
         part, colour = self._follow(previous, speed)
@@ -209,34 +208,43 @@ class EmbeddedPropagation:
         """Take the mask of the frame ``previous`` on to this frame. Returns the part of it that matters (the mask is
         empty elsewhere), and the log odds by colour there."""
         sources = self._before > FAINT
+        back = self._features.flow(self._video, self._last, previous)
         if not sources.any():
             self._revised = None
+            height, width = self._before.shape
+            self._origin.step(back, (slice(0, height), slice(0, width)))  # it may come back anywhere
             part = slice(0, 1), slice(0, 1)
             return part, self._colour(part)
         arrival = self._features.arrival(self._video, previous, self._last)
         source = window(sources, 1)
         longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
         part = window(sources, math.ceil(longest) + RING[1])
-        arrived = _sample(unit(self._before[source]), arrival.back[part], part, source)
+        self._origin.step(back, part)
+        arrived = np.zeros(speed[part].shape, np.float32)
+        reached = window(sources, math.ceil(longest) + 2)  # beyond it nothing arrives
+        arrived[_relative(reached, part)] = _sample(unit(self._before[source]), arrival.back[reached], reached, source)
         revised = None
         if self._revised is not None:
             whole = slice(0, self._before.shape[0]), slice(0, self._before.shape[1])
             revised = _sample(unit(self._revised), arrival.back[part], part, whole)
             self._revised = np.zeros(self._geometry.work_shape, np.uint8)
             self._revised[part] = np.rint(255 * revised)
-        certain, colour = self._recall(arrived, part, revised), self._colour(part)
+        certain = self._recall(arrived, part, revised)
         moved = arrived >= 0.5
         if not moved.any():
-            return part, colour
-        depth = _depth(moved)
-        inner = window(moved, REACH + 2 * RADIUS)
-        consistent, certain, near = arrival.consistent[part][inner], certain[inner], depth[inner] > -REACH
-        evidence = FLOW_WEIGHT * (2 * arrived[inner] - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
-        evidence += COLOUR_WEIGHT * colour[inner] + _motion_evidence(speed[part], depth, inner)
+            return source, self._colour(source)
+        ring, inner = window(moved, RING[1]), window(moved, REACH + 2 * RADIUS)
+        depth, speed = _depth(moved[ring]), speed[part][ring]
+        consistent, certain, arrived = arrival.consistent[part][inner], certain[inner], arrived[inner]
+        part = _absolute(inner, part)
+        colour = self._colour(part)
+        evidence = FLOW_WEIGHT * (2 * arrived - 1) * (0.3 + 0.7 * consistent) * (1 + RECALL_CERTAIN * certain)
+        inner = _relative(inner, ring)
+        evidence += COLOUR_WEIGHT * colour + _motion_evidence(speed, depth, inner)
+        near = depth[inner] > -REACH
         values = np.where(near, sigmoid(evidence), np.float32(0))
-        lab = self._features.lab(self._video, self._last)[part][inner]
-        smooth = snap(lab, values, RADIUS, FLAT)
-        self._soft[part][inner] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
+        smooth = snap(self._features.lab(self._video, self._last)[part], values, RADIUS, FLAT)
+        self._soft[part] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
         return part, colour
 
     def _recall(self, arrived: Array, part: Window, revised: Array | None) -> Array:
@@ -320,13 +328,25 @@ def _motion_evidence(speed: Array, depth: Array, inner: Window) -> Array | float
     depth: see ``_depth``, of the mask that flow brought, for the same part of the frame as ``speed``. inner: where in
     that part they are asked for.
     """
-    pace = float(np.median(speed[depth > 0]))
+    pace = usual(speed, depth > 0)
     trust = speed_trust(pace)
     ring = (depth < -RING[0]) & (depth > -RING[1])
     if ring.any():
-        around = float(np.median(speed[ring]))
+        around = usual(speed, ring)
         trust *= min(1.0, max(0.0, math.log((pace + 0.3) / (around + 0.3)) / math.log(SPEED_RATIO)))
     return trust * speed_odds(speed[inner], pace) if trust > 0 else 0.0
+
+
+def _relative(part: Window, whole: Window) -> Window:
+    """A part of a frame in terms of another part that it lies in."""
+    rows, columns = (slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True))
+    return rows, columns
+
+
+def _absolute(part: Window, whole: Window) -> Window:
+    """The reverse: ``part``, which is in terms of ``whole``, in terms of the frame; no larger than ``whole``."""
+    rows, columns = (slice(p.start + w.start, min(p.stop + w.start, w.stop)) for p, w in zip(part, whole, strict=True))
+    return rows, columns
 
 
 def _sample(values: Array, flow: Array, part: Window, source: Window) -> Array:

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tam_backend.features.filters import usual
+
 Array = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
 Window = tuple[slice, slice]
@@ -91,7 +93,7 @@ class Sighting:
         anchors. speed: HxW, of that part, units of noise. camera: rows and columns by which the background moved.
         """
         count = np.count_nonzero(mask)
-        pace = float(np.median(speed[mask])) if count else 0.0
+        pace = usual(speed, mask) if count else 0.0
         slower = agreement >= SEEN_COLOUR_AT_REST and (self.pace < SPEED_CLEAR or pace >= STOPPED * self.pace)
         lively = pace >= SEEN_SPEED * self.pace or slower
         if count and count >= SEEN_AREA * self.area and agreement >= SEEN_COLOUR and lively:
@@ -146,5 +148,5 @@ class Sighting:
 
 
 def _centre(mask: Region) -> tuple[float, float]:
-    rows, columns = np.nonzero(mask)
-    return float(rows.mean()), float(columns.mean())
+    moments = cv2.moments(mask.view(np.uint8), binaryImage=True)
+    return moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
