@@ -15,10 +15,14 @@ from tam_backend.errors import BadInput, TamError
 #: Commands and what they are for. A command's module is imported when it is used: `track` never imports a web server.
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
+    "export": "masks of a project or of tam track as a data set: COCO, DAVIS, YOLO and others",
+    "render": "videos and sheets with the masks drawn in",
+    "review": "a report about a project: what to fix next, where people disagree",
     "inpaint": "take tracked objects out of a video, and fill what was behind them",
     "serve": "start the backend for Label Studio",
     "project": "make a Label Studio project that is ready for annotators",
     "import": "bring videos into a Label Studio project: frames, clips, first masks",
+    "storage": "see what the server keeps on disk, and drop what is not needed",
     "doctor": "see what is installed and whether it works",
     "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
     "report": "compare two runs of tam evaluate, with pictures of where they differ",

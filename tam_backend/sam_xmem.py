@@ -21,7 +21,7 @@ from tam_backend.weights import CheckpointError
 log = logging.getLogger(__name__)
 
 #: Changes whenever this code makes other masks of the same weights and prompts.
-VERSION = 2
+VERSION = 3
 
 #: As imported, and what installs them.
 PACKAGES = ("torch", "torchvision", "segment_anything")
@@ -126,8 +126,9 @@ def make_sam_xmem(settings: Settings) -> Engine:
     options = settings.refine_options
     if options is not None:
         version += f"-{options.tag}"
-    shots = Shots(FrameFeatures(FeatureStore(SHOT_BYTES)))
-    return Engine("sam-xmem", version, segmenter, propagator, detail, shots, options)
+    features = FrameFeatures(FeatureStore(SHOT_BYTES))
+    forget = (features.clear, propagator.frames.clear, embeddings.clear)
+    return Engine("sam-xmem", version, segmenter, propagator, detail, Shots(features), options, forget=forget)
 
 
 def _there(folder: Path, name: str) -> bool:

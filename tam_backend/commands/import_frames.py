@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -61,10 +62,8 @@ class Uploads:
         return {n: self._known[name] for n, name in names.items()}
 
     def _upload(self, files: list[tuple[str, bytes]]) -> None:
-        try:
+        with contextlib.suppress(Vanished):  # it may have arrived: the list says so, once Label Studio is back
             self._client.upload(self._project, files)
-        except Vanished:  # it may have arrived: the list says so, once Label Studio is back
-            pass
         self._known = {u.name: u.url for u in self._client.uploads(self._project)}
         missing = [file for file in files if file[0] not in self._known]
         if not missing:

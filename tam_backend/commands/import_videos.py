@@ -203,6 +203,8 @@ class _Import:
         if there:
             self._say_there(there)
             return not self._args.dry_run
+        if source.path is not None and source.path.is_dir():
+            raise BadInput("the backend makes frames of videos; for a folder of pictures say --frames-from upload")
         if source.path is not None and not source.uploadable:
             kinds = " and ".join(sorted(UPLOADABLE))
             raise BadInput(

@@ -135,7 +135,7 @@ def _create(
         _connect_backend(client, number, backend, settings)
         print(_BY_HAND)
     elif args.control == "rectangle":
-        print("No backend is connected: boxes come from `tam export --format` of a project with masks.")
+        print("No backend is connected: boxes come from `tam export --format video-rectangle` of a project with masks.")
     return 0
 
 

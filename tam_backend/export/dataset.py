@@ -35,7 +35,7 @@ class MaskedFrame:
     """What is known of one frame.
 
     frame: number in the original video, from 0. masks: track id -> HxW bool, without empty ones. by_hand: the tracks
-    whose mask a person drew or changed here. qualities: track id -> estimated IoU, where it is known.
+    that a person decided here: drew, changed, or clicked. qualities: track id -> estimated IoU, where it is known.
     """
 
     frame: int
@@ -51,7 +51,8 @@ class Video:
     name: safe as a file name, and the only one of its kind in the data set. frames: the numbers, in the original
     video, of the frames that were worked on, ascending, whether they show an object or not. tracks: the objects that
     may occur. read: yields all frames in order, from the beginning each time it is called. pictures: opens the
-    pictures of the frames; None where there are none.
+    pictures of the frames; None where there are none. length: frames of the original video, 0 if that is not known.
+    address: where Label Studio has the video, "" if nowhere.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Video:
     read: Callable[[], Iterator[MaskedFrame]]
     pictures: Callable[[], AbstractContextManager[Pictures]] | None = None
     fps: float = 24.0
+    length: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from tam_backend.prompts import Mask
 
-Points = npt.NDArray[np.signedinteger[Any]]
+Points = npt.NDArray[Any]
 
 #: Neighbouring pixels of an outline are at most this far apart (squared). Parts of a mask are farther.
 _STEP = 2

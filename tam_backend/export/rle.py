@@ -19,6 +19,11 @@ def encode(mask: Mask) -> Rle:
     return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
+def uncompressed(rle: Rle) -> Rle:
+    """The same with its run lengths as numbers, which readers of YouTube-VIS expect."""
+    return {"size": rle["size"], "counts": _runs(rle["counts"].encode("ascii"), "a mask")}
+
+
 def decode(segmentation: Any, height: int, width: int, where: str) -> Mask:
     """HxW bool of a COCO segmentation: run lengths as text or as numbers, or polygons. where: for errors.
 
@@ -49,6 +54,15 @@ def decode(segmentation: Any, height: int, width: int, where: str) -> Mask:
 def _checked(counts: Any, pixels: int, where: str) -> bytes:
     """The text of run lengths, after a check that they add up: the library writes beyond the image if they do not."""
     text = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+    runs = _runs(text, where)
+    if sum(runs) != pixels or min(runs, default=0) < 0:
+        raise BadInput(f"{where}: its run lengths do not add up to the {pixels} pixels of the image")
+    return text
+
+
+def _runs(text: bytes, where: str) -> list[int]:
+    """The numbers in the text: five bits a character, lowest first; the sixth says that more follow. Raises
+    BadInput."""
     runs: list[int] = []
     value = shift = 0
     for byte in text:
@@ -63,6 +77,6 @@ def _checked(counts: Any, pixels: int, where: str) -> bytes:
             # From the fourth run on, each is written as its difference to the one before the last.
             runs.append(value + runs[-2] if len(runs) > 2 else value)
             value = shift = 0
-    if shift or sum(runs) != pixels or min(runs, default=0) < 0:
-        raise BadInput(f"{where}: its run lengths do not add up to the {pixels} pixels of the image")
-    return text
+    if shift:
+        raise BadInput(f"{where}: its run lengths do not add up: the last one is cut off")
+    return runs

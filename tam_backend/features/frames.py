@@ -80,6 +80,11 @@ class FrameFeatures:
         self._colours = FeatureStore(min(COLOURS_BYTES, self.store.max_bytes))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 
+    def clear(self) -> None:
+        """Forget all that is held; it is computed again where it is needed."""
+        for store in (self.store, self.passing, self._colours):
+            store.clear()
+
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
 

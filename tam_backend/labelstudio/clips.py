@@ -120,12 +120,17 @@ class ClipFiller:
         frames = data.get(config.frames_key())
         if not isinstance(frames, list) or not frames or not all(isinstance(f, str) for f in frames):
             return True
-        ours = self._links.parse(frames[0])
-        if ours is None:
+        if self._links.parse(frames[0]) is None:
             return False
-        if str(data.get(NOTE_KEY, "")).startswith("ERROR"):
-            return True
-        return frames[0] != self._links.url(base, *ours)
+        return _is_error(data) or self.is_moved(data, config, base)
+
+    def is_moved(self, data: Json, config: LabelConfig, base: str) -> bool:
+        """Whether a task has a video's frames under addresses that we would not give them now."""
+        frames = data.get(config.frames_key())
+        if not isinstance(frames, list) or not frames or _is_error(data):
+            return False
+        ours = self._links.parse(frames[0])
+        return ours is not None and frames[0] != self._links.url(base, *ours)
 
     def fill(self, task_id: int, project_id: int, config: LabelConfig, connection: Connection, base: str) -> None:
         """Give a task its frames. Reads the task anew, so a task that was filled meanwhile is left as it is.
@@ -142,7 +147,7 @@ class ClipFiller:
                 return
             key = config.frames_key()
             moved = self._moved(data.get(key), base)
-            if moved and not str(data.get(NOTE_KEY, "")).startswith("ERROR"):
+            if moved and not _is_error(data):
                 client.replace_task_data(task_id, {**data, key: moved})
                 return
             video = ""
@@ -207,6 +212,11 @@ class ClipFiller:
             note.write_text(json.dumps({"clips": len(tasks) + 1}))
         if tasks:
             client.import_tasks(project_id, tasks)
+
+
+def _is_error(data: Json) -> bool:
+    """Whether a task has the picture that is shown in place of a video."""
+    return str(data.get(NOTE_KEY, "")).startswith("ERROR")
 
 
 def project_of(task: Json, project: str | None) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tam_backend.errors import LabelStudioError, MediaError, NotFound
+from tam_backend.errors import LabelStudioError, MediaError, NotFound, Unreachable
 from tam_backend.labelstudio.addresses import origin_of, parse_url
 from tam_backend.labelstudio.tokens import Credentials, is_usable
 from tam_backend.labelstudio.transport import ask_label_studio, server_time
@@ -210,9 +210,13 @@ class Client:
         """Create tasks in one request: all of them or none."""
         self._call("POST", f"/api/projects/{project_id}/import", json=tasks)
 
-    def project_tasks(self, project_id: int) -> list[dict[str, Any]]:
-        """All tasks of a project with their data."""
+    def project_tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
+        """All tasks of a project with their data, fetched page by page."""
         return self._tasks({"project": project_id})
+
+    def projects(self) -> Iterator[dict[str, Any]]:
+        """All projects that the token's person sees, fetched page by page."""
+        return self._pages("/api/projects/", {}, "results", "count")
 
     def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
         """One task with its data, annotations and predictions; None if it, or its project, is gone."""
@@ -247,18 +251,20 @@ class Client:
     def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
         condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
         query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
-        return self._tasks({"project": project_id, "query": query})
+        return list(self._tasks({"project": project_id, "query": query}))
 
-    def _tasks(self, which: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All pages of a list of tasks."""
-        tasks: list[dict[str, Any]] = []
-        page = 1
+    def _tasks(self, which: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        return self._pages("/api/tasks", {**which, **AS_IMPORTED, "fields": "all"}, "tasks", "total")
+
+    def _pages(self, path: str, which: Mapping[str, Any], items: str, count: str) -> Iterator[dict[str, Any]]:
+        """What is on all pages of a list."""
+        seen, page = 0, 1
         while True:
-            parameters = {**which, **AS_IMPORTED, "fields": "all", "page": page, "page_size": 100}
-            answer = self._call("GET", "/api/tasks", params=parameters)
-            tasks += answer["tasks"]
-            if len(tasks) >= answer["total"] or not answer["tasks"]:
-                return tasks
+            answer = self._call("GET", path, params={**which, "page": page, "page_size": 100})
+            yield from answer[items]
+            seen += len(answer[items])
+            if seen >= answer[count] or not answer[items]:
+                return
             page += 1
 
     def _call(
@@ -287,13 +293,17 @@ class Client:
             )
         self._now = server_time(headers) or self._now
         if status >= 400:
-            raise (NotFound if status == 404 else LabelStudioError)(
-                f"Label Studio answered {status} to {method} {path}: {_reason(answer)}"
-            )
+            kinds = {404: NotFound, **dict.fromkeys((502, 503, 504), Unreachable)}
+            reason = _reason(answer)
+            raise kinds.get(status, LabelStudioError)(f"Label Studio answered {status} to {method} {path}: {reason}")
         try:
             return _decoded(answer)
         except ValueError as e:
             raise LabelStudioError(f"Label Studio's answer to {method} {path} is not JSON") from e
+
+    def _timeout_for(self, content: bytes | None) -> tuple[float, float]:
+        """(connect, read) seconds for a call with this body."""
+        return self._timeout
 
     def _send(
         self, method: str, url: str, content: bytes | None, content_type: str
@@ -303,7 +313,8 @@ class Client:
         for again in (True, False):
             authorization = credentials.headers()
             kind = {} if content is None else {"Content-Type": content_type}
-            answer = ask_label_studio(method, url, {**authorization, **kind}, self._timeout, content)
+            timeout = self._timeout_for(content)
+            answer = ask_label_studio(method, url, {**authorization, **kind}, timeout, content)
             if not (answer[0] == 401 and again and credentials.renew(authorization)):
                 break
         credentials.note(answer[0])

@@ -18,19 +18,23 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tam_backend.errors import LabelStudioError, MediaError
 from tam_backend.labelstudio.addresses import cloud_uri, origin_of
 from tam_backend.labelstudio.connections import Connection, Connections
-from tam_backend.labelstudio.media import Downloader
+from tam_backend.labelstudio.localfiles import LocalFiles, is_local
+from tam_backend.labelstudio.media import MAX_IMAGES, Downloader
 from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
+from tam_backend.video.cache import FrameCache
+from tam_backend.video.container import Limits
+from tam_backend.video.firstlook import FirstLook
 from tam_backend.video.subsample import EveryNth
 
-#: How many readers stay open. Each may hold its decoder's cache of frames.
+#: How many readers stay open. Each holds its decoder.
 OPEN_READERS = 4
 #: After a failure the same video is not tried again for this long.
 RETRY_SECONDS = 20.0
-#: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
-READER_CACHE = 96 << 20
+#: Bytes of decoded frames of all readers together, unless said otherwise.
+FRAME_BYTES = 1 << 30
 _UPLOADS = "/data/upload/"
 #: Bytes of disk for downloads, unless said otherwise.
 CACHE_BYTES = 50_000_000_000
@@ -59,15 +63,29 @@ class VideoLibrary:
     """Videos by id, below ``root``. Thread-safe; two callers of one video wait for one download.
 
     cache_bytes: disk space for downloads. Those not used for longest are dropped first, and fetched again when they are
-    opened; one that somebody has a reader of is not dropped.
+    opened; one that somebody has a reader of is not dropped. local: files of this machine that may be read. limits: of
+    what is opened. first_look: takes the first look at every file.
     """
 
     def __init__(
-        self, root: Path, downloader: Downloader, connections: Connections, cache_bytes: int = CACHE_BYTES
+        self,
+        root: Path,
+        downloader: Downloader,
+        connections: Connections,
+        cache_bytes: int = CACHE_BYTES,
+        frame_bytes: int = FRAME_BYTES,
+        *,
+        local: LocalFiles | None = None,
+        limits: Limits | None = None,
+        first_look: FirstLook | None = None,
     ) -> None:
+        self.frames = FrameCache(frame_bytes)
         self._root = root
         self._downloader = downloader
         self._connections = connections
+        self._local = local or LocalFiles()
+        self._limits = limits or Limits()
+        self._first_look = first_look or FirstLook()
         self._cache = MediaCache(root, cache_bytes, self._release)
         self._readers: OrderedDict[str, Reader] = OrderedDict()
         self._failures: dict[str, tuple[float, str]] = {}
@@ -83,7 +101,10 @@ class VideoLibrary:
         source = Source(kind, tuple(urls), connection.url if connection else "", every, first % every)
         path = self._root / source.id / "source.json"
         if not path.exists():
-            _write(path, json.dumps(asdict(source)))
+            try:
+                _write(path, json.dumps(asdict(source)))
+            except OSError as e:
+                raise MediaError(f"the backend's data directory cannot be written ({e.strerror})") from e
         return source.id
 
     def open(self, video: str) -> Reader:
@@ -147,7 +168,7 @@ class VideoLibrary:
             try:
                 files = self._files(video, source)
                 if source.kind == "images":
-                    reader: Reader = open_images(files, cache_dir=self._root / "index")
+                    reader: Reader = self._open_images(files)
                 else:
                     reader = self._open_video(files[0], source)
                 if source.every > 1:
@@ -159,11 +180,21 @@ class VideoLibrary:
             self._failures[video] = (time.monotonic(), str(e))
             raise
 
+    def _open_images(self, files: list[Path]) -> Reader:
+        reader = open_images(files, cache_dir=self._root / "index", max_pixels=self._limits.max_pixels)
+        self._first_look.images(files, reader.key, self._limits)
+        return reader
+
     def _open_video(self, file: Path, source: Source) -> Reader:
+        limits = self._limits
         try:
-            return open_video(file, cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+            return open_video(
+                file, cache_dir=self._root / "index", shared=self.frames, threads=1, max_pixels=limits.max_pixels,
+                max_frames=limits.max_frames, max_seconds=limits.max_seconds, make_index=self._first_look.video,
+            )  # fmt: skip
         except MediaError:
-            if _UPLOADS not in source.urls[0]:  # uploads never change; anything else may be mended where it is
+            # Uploads never change; anything else may be mended where it is. A local file is not ours.
+            if _UPLOADS not in source.urls[0] and not is_local(source.urls[0]):
                 file.unlink(missing_ok=True)
             raise
 
@@ -176,7 +207,11 @@ class VideoLibrary:
             raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
 
     def _files(self, video: str, source: Source) -> list[Path]:
-        """The downloaded files. They keep their names, which messages show to people."""
+        """The downloaded files, or the local ones. They keep their names, which messages show to people."""
+        if any(is_local(url) for url in source.urls):
+            if len(source.urls) > MAX_IMAGES:
+                raise MediaError(f"the task lists {len(source.urls)} images; at most {MAX_IMAGES} are read")
+            return [self._local.find(url, image=source.kind == "images") for url in source.urls]
         folder = self._cache.folder(video)
         files = [(url, folder / f"{i:05d}" / _file_name(url)) for i, url in enumerate(source.urls)]
         if not all(path.exists() for _, path in files):

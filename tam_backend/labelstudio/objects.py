@@ -145,7 +145,7 @@ class TaskObjects:
         return own_pixels(tracked, *others)
 
     def meta(self, tracked: TrackedFrame) -> Json:
-        return quality_note(self._engine.name, tracked.frame, tracked.quality)
+        return quality_note(self._engine.name, tracked.frame, tracked.quality, self._engine.version)
 
     def _sent_before(self, ask: Ask, task: Json, work: Work) -> _Sent:
         """A mask that arrived on the page and is not in the work saved after that was deleted by the person.

@@ -31,6 +31,8 @@ _NEVER_ARRIVED = (httpcore.ConnectError, httpcore.ConnectTimeout)
 _REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 #: (connect, read) seconds. Importing and uploading keep Label Studio busy for a while before it answers.
 _TIMEOUT = (5.0, 120.0)
+#: Bytes a second.
+_SLOWEST_UPLOAD = 200_000
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 #: Tasks of one page: with annotations, where each may be megabytes, and without.
 _HEAVY_PAGE, _LIGHT_PAGE = 10, 50
@@ -216,6 +218,10 @@ class ProjectClient(Client):
         return self._call("POST", "/api/storages/localfiles", json=fields)
 
     # ---- patience
+
+    def _timeout_for(self, content: bytes | None) -> tuple[float, float]:
+        connect, read = super()._timeout_for(content)
+        return connect, max(read, len(content or b"") / _SLOWEST_UPLOAD)
 
     def _send(
         self, method: str, url: str, content: bytes | None, content_type: str = "application/json"

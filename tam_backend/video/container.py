@@ -19,16 +19,20 @@ from tam_backend.errors import MediaError
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,obu,h264,hevc,m4v,gif"
 _NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 DEFAULT_MAX_PIXELS = 64_000_000
+DEFAULT_MAX_FRAMES = 4_000_000  # 18 hours at 60 frames per second
 _ALIGNMENT = 64 << 16  # FFmpeg compares its limit with rows of up to 63 more pixels, and there are at most 65,535 rows
 _GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, set by PyAV: it invents timestamps, for AVI files with B-frames wrong ones
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """threads: decoder threads, 0 = as many as there are cores. max_pixels: largest width x height that is decoded."""
+    """threads: decoder threads, 0 = as many as there are cores. max_pixels: largest width x height that is decoded.
+    max_frames, max_seconds: of a whole video."""
 
     threads: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
+    max_frames: int = DEFAULT_MAX_FRAMES
+    max_seconds: float = float("inf")
 
 
 def open_stream(path: Path, limits: Limits, *, frame_threads: bool = True) -> tuple[InputContainer, VideoStream]:

@@ -47,7 +47,7 @@ def test_the_engine_is_made_of_the_files_that_are_there(
     engine = load_engine(name, settings())
     assert (engine.name, engine.segmenter.name, engine.propagator.name) == ("sam-xmem", "sam", "xmem")
     files = (sha256(folder / SAM_FILE)[:8], sha256(folder / XMEM_FILE)[:8])
-    assert engine.version == f"2-{files[0]}-{files[1]}-64-fp32-probes2-0.65"
+    assert engine.version == f"3-{files[0]}-{files[1]}-64-fp32-probes2-0.65"
     assert engine.detail == f"{SAM_FILE}, {XMEM_FILE}, cpu, fp32, frames reduced to 64 for XMem"
     assert warnings_of(caplog) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from tam_backend.segmenters.sam import Embedding, Predictor, load_sam
-from tam_backend.segmenters.sam.encoder import encode
+from tam_backend.segmenters.sam.encoder import encode, encode_on_gpu
 from tam_backend.segmenters.sam.loading import SIZES
 from tam_backend.weights import CheckpointError
+from tests.torch_threads import one_thread  # noqa: F401 (a fixture for all tests here)
 
 SIZES_OF_FRAMES = [(240, 320), (320, 240), (256, 256), (1080, 1920), (37, 211), (300, 3), (64, 64)]
 
@@ -22,10 +24,15 @@ def frame(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-def test_the_encoder_computes_what_the_package_computes(tiny: Sam) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("way", [encode, encode_on_gpu])
+def test_the_encoder_computes_what_the_package_computes(
+    tiny: Sam, way: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor], threads: int
+) -> None:
+    torch.set_num_threads(threads)
     image = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(encode(tiny.image_encoder, image), tiny.image_encoder(image), atol=1e-5)
+        assert torch.allclose(way(tiny.image_encoder, image), tiny.image_encoder(image), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES_OF_FRAMES)

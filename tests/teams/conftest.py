@@ -6,7 +6,7 @@ import pytest
 
 from tam_backend.labelstudio.connections import Connection
 from tam_backend.labelstudio.projects import Patience, ProjectClient
-from tests.cli.conftest import Tam, folder, tam, video  # noqa: F401 (fixtures)
+from tests.cli.conftest import Result, Tam, folder, tam, video  # noqa: F401 (fixtures)
 from tests.teams.standin import LEGACY, StandIn
 
 
@@ -27,4 +27,9 @@ def client(studio: StandIn) -> ProjectClient:
 @pytest.fixture
 def ask(tam: Tam, studio: StandIn) -> Tam:  # noqa: F811
     """Run ``tam`` with the stand-in's address and token."""
-    return lambda *arguments: tam(*arguments, "--url", studio.url, "--token", LEGACY, "--wait", "1")
+
+    def run(*arguments: object) -> Result:
+        wait = () if "--wait" in arguments else ("--wait", "1")
+        return tam(*arguments, "--url", studio.url, "--token", LEGACY, *wait)
+
+    return run

@@ -140,7 +140,8 @@ def test_what_is_missing_is_added_and_nothing_else(upload, studio, video):
     assert len(studio.tasks) == 3
 
 
-def test_pictures_of_a_folder_are_a_video(upload, studio, folder):
+def test_pictures_of_a_folder_are_a_video(upload, ask, studio, folder):
+    assert "for a folder of pictures say --frames-from upload" in ask("import", "Street", folder).err
     result = upload(folder)
     assert result.code == 0
     assert "only the pictures are in Label Studio" in result.out

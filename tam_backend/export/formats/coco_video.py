@@ -24,7 +24,7 @@ from tam_backend.export.formats.common import (
     tracks_by_category,
     walk,
 )
-from tam_backend.export.rle import decode, encode
+from tam_backend.export.rle import decode, encode, uncompressed
 
 PICTURES, INSTANCES = "JPEGImages", "instances.json"
 
@@ -73,7 +73,7 @@ def _chunks(dataset: Dataset, out: Path) -> Iterator[str]:
                 "iscrowd": 0,
                 "bboxes": [None if s is None else [float(v) for v in coco_mask.toBbox(s)] for s in shown],
                 "areas": [None if s is None else int(coco_mask.area(s)) for s in shown],
-                "segmentations": shown,
+                "segmentations": [None if s is None else uncompressed(s) for s in shown],
             }
             yield ("\n" if count == 1 else ",\n") + json.dumps(annotation)
     yield "]}\n"

@@ -71,7 +71,12 @@ class Overlaps:
 def write_id_pngs(
     video: Video, masks: Path, pictures: Path, overlaps: Overlaps, seen: Callable[[MaskedFrame], None] | None = None
 ) -> None:
-    """An indexed PNG with the DAVIS palette for each frame, all zeros where no object is. seen: told of each frame."""
+    """An indexed PNG with the DAVIS palette for each frame, all zeros where no object is. seen: told of each frame.
+
+    Raises BadInput for more tracks than fit.
+    """
+    if any(t.id == VOID for t in video.tracks):
+        raise BadInput(f"there are {len(video.tracks)} labels; this format has room for {VOID - 1}")
     masks.mkdir(parents=True, exist_ok=True)
     for masked in walk(video, pictures):
         (masks / f"{stem(masked.frame)}.png").write_bytes(encode_ids(overlaps.ids(video, masked)))

@@ -48,8 +48,6 @@ def write(dataset: Dataset, out: Path) -> list[str]:
                     text.write(f"{masked.frame} {values[track]} {category[track]} {size} {counts}\n")
     lines = [f"{i} {name}\n" for name, i in classes.items()]
     (out / CLASSES).write_text("".join(lines), encoding="utf-8")
-    seqmap = [f"{v.name} empty {0:06d} {v.frames[-1] + 1:06d}\n" for v in dataset.videos]
-    (out / "evaluate_mots.seqmap.training").write_text("".join(seqmap))
     return overlaps.notes()
 
 

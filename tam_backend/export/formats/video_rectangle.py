@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
-from tam_backend.drawing import PALETTE
 from tam_backend.export.dataset import Dataset, Video, bounding_box
 from tam_backend.export.formats.common import walk
 from tam_backend.export.keyframes import Box, Keyframe, reduce_boxes
+from tam_backend.labelstudio.layouts import labeling_config
 
 TASKS, CONFIG = "tasks.json", "label_config.xml"
 
@@ -22,11 +21,11 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / TASKS).open("w", encoding="utf-8") as file:
         file.writelines(_chunks(dataset))
-    (out / CONFIG).write_text(_config(dataset), encoding="utf-8")
-    return [
-        f'{TASKS} names videos by their names here: put the address of each into "video" before you import it, '
-        "and give <Video> the frame rate of the video if it is not that of label_config.xml"
-    ]
+    (out / CONFIG).write_text(labeling_config([t.label for t in dataset.tracks], "rectangle"), encoding="utf-8")
+    nowhere = [v.name for v in dataset.videos if not v.address]
+    if not nowhere:
+        return []
+    return [f'{TASKS}: put the address of {", ".join(nowhere)} into "video" before you import it']
 
 
 def _chunks(dataset: Dataset) -> Iterator[str]:
@@ -39,7 +38,7 @@ def _chunks(dataset: Dataset) -> Iterator[str]:
         labels = {t.id: t.label for t in video.tracks}
         regions = [region(video, labels[i], reduce_boxes(of_track)) for i, of_track in sorted(boxes.items())]
         task = {
-            "data": {"video": f"{video.name}.mp4"},
+            "data": {"video": video.address or f"{video.name}.mp4", "fps": str(round(video.fps, 4))},
             "predictions": [{"model_version": "tam export", "result": regions}],
         }
         yield ("," if number else "") + "\n" + json.dumps(task, ensure_ascii=False)
@@ -48,6 +47,7 @@ def _chunks(dataset: Dataset) -> Iterator[str]:
 
 def region(video: Video, label: str, keyframes: list[Keyframe]) -> dict[str, Any]:
     """Label Studio counts frames from 1, and shows a keyframe that ends a stay on its own frame still."""
+    length = video.length or video.frames[-1] + 1
     sequence = []
     for key in keyframes:
         left, top, right, bottom = key.box
@@ -69,16 +69,10 @@ def region(video: Video, label: str, keyframes: list[Keyframe]) -> dict[str, Any
         "to_name": "video",
         "type": "videorectangle",
         "origin": "prediction",
-        "value": {"sequence": sequence, "labels": [label]},
+        "value": {
+            "framesCount": length,
+            "duration": length / video.fps,
+            "sequence": sequence,
+            "labels": [label],
+        },
     }
-
-
-def _config(dataset: Dataset) -> str:
-    fps = next((v.fps for v in dataset.videos), 24.0)
-    colours = {t.id: "#{:02X}{:02X}{:02X}".format(*PALETTE[t.id].tolist()) for t in dataset.tracks}
-    labels = "".join(f'    <Label value={quoteattr(t.label)} background="{colours[t.id]}"/>\n' for t in dataset.tracks)
-    return (
-        f'<View>\n  <Video name="video" value="$video" framerate="{fps:g}"/>\n'
-        f'  <VideoRectangle name="box" toName="video"/>\n  <Labels name="label" toName="video">\n{labels}'
-        "  </Labels>\n</View>\n"
-    )

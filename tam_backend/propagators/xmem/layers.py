@@ -1,7 +1,8 @@
 """Building blocks of the XMem network, for inference.
 
 Module names and parameter shapes are those of the published checkpoints; what is computed from the parameters once
-(batch norms folded into convolutions, weights cut in two) is held beside them and computed again when they change.
+(batch norms folded into convolutions, weights cut in two or transformed) is held beside them and computed again when
+they change.
 
 Axes: an image feature is 1xCxHxW; an object feature is OxCxHxW, one row per object. Memory format: channels last.
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
+
+from tam_backend.propagators.xmem import winograd
 
 T = TypeVar("T")
 
@@ -32,18 +36,65 @@ def _channels_last(t: Tensor) -> Tensor:
     return t.contiguous(memory_format=torch.channels_last)
 
 
-def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """``bn(conv(x))`` with the running statistics folded into one convolution."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """A 3x3 convolution with stride 1 and padding 1.
+
+    weight: KxCx3x3, channels last; or 36xCxK, as ``winograd`` takes it, where that is quicker: on CPU, with enough
+    channels.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    #: Channels, of inputs and of outputs, from which on ``winograd`` is quicker.
+    ENOUGH = 128
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> Kernel:
+        """weight: KxCx3x3."""
+        if weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape[:2]) >= cls.ENOUGH:
+            return cls(winograd.transform(weight), bias)
+        return cls(_channels_last(weight.clone()), bias)
+
+    def __call__(
+        self, *inputs: Tensor, add: Tensor | None = None, relu_inputs: bool = False, relu: bool = False
+    ) -> Tensor:
+        """The inputs' channels count side by side. add, relu_inputs, relu: as for ``winograd.convolve``."""
+        if self.weight.dim() == 3:
+            return winograd.convolve(inputs, self.weight, self.bias, add, relu_inputs, relu)
+        x = torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]
+        y = F.conv2d(x.relu() if relu_inputs else x, self.weight, self.bias, padding=1)
+        if add is not None:
+            y.add_(add)
+        return y.relu_() if relu else y
+
+
+def kernel_of(conv: nn.Conv2d) -> Kernel:
+    bias = conv.bias
+    assert bias is not None
+    return derived(conv, (conv.weight, bias), lambda: Kernel.of(conv.weight, bias))
+
+
+def conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``bn(conv(x))`` with the running statistics folded into one convolution, plus ``add``, through a ReLU."""
     assert bn.running_mean is not None
     assert bn.running_var is not None
     mean, var = bn.running_mean, bn.running_var
+    plain = conv.kernel_size == (3, 3) and conv.stride == (1, 1)
 
-    def fold() -> tuple[Tensor, Tensor]:
+    def fold() -> Kernel:
         scale = bn.weight * torch.rsqrt(var + bn.eps)
-        return _channels_last(conv.weight * scale[:, None, None, None]), bn.bias - mean * scale
+        weight, bias = conv.weight * scale[:, None, None, None], bn.bias - mean * scale
+        return Kernel.of(weight, bias) if plain else Kernel(_channels_last(weight), bias)
 
-    weight, bias = derived(conv, (conv.weight, bn.weight, bn.bias, mean, var), fold)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+    kernel = derived(conv, (conv.weight, bn.weight, bn.bias, mean, var), fold)
+    if plain:
+        return kernel(x, add=add, relu=relu)
+    y = F.conv2d(x, kernel.weight, kernel.bias, conv.stride, conv.padding)
+    if add is not None:
+        y.add_(add)
+    return y.relu_() if relu else y
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -62,9 +113,8 @@ class BasicBlock(nn.Module):
         self.downsample = _projection(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv_bn(self.conv1, self.bn1, x).relu_()
-        y = conv_bn(self.conv2, self.bn2, y)
-        return y.add_(_shortcut(self.downsample, x)).relu_()
+        y = conv_bn(self.conv1, self.bn1, x, relu=True)
+        return conv_bn(self.conv2, self.bn2, y, add=_shortcut(self.downsample, x), relu=True)
 
 
 class Bottleneck(nn.Module):
@@ -81,10 +131,9 @@ class Bottleneck(nn.Module):
         self.downsample = _projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv_bn(self.conv1, self.bn1, x).relu_()
-        y = conv_bn(self.conv2, self.bn2, y).relu_()
-        y = conv_bn(self.conv3, self.bn3, y)
-        return y.add_(_shortcut(self.downsample, x)).relu_()
+        y = conv_bn(self.conv1, self.bn1, x, relu=True)
+        y = conv_bn(self.conv2, self.bn2, y, relu=True)
+        return conv_bn(self.conv3, self.bn3, y, add=_shortcut(self.downsample, x), relu=True)
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -111,6 +160,18 @@ def residual_stage(
     return nn.Sequential(first, *(block(planes * block.expansion, planes, 1) for _ in range(count - 1)))
 
 
+def joined(first: nn.Conv2d, second: nn.Conv2d, owner: nn.Module) -> Kernel:
+    """The sum of two convolutions as a single one over the inputs of both. Held by ``owner``."""
+    (weight1, bias1), (weight2, bias2) = (first.weight, first.bias), (second.weight, second.bias)
+    assert bias1 is not None
+    assert bias2 is not None
+
+    def join() -> Kernel:
+        return Kernel.of(torch.cat([weight1, weight2], 1), bias1 + bias2)
+
+    return derived(owner, (weight1, bias1, weight2, bias2), join)
+
+
 class ResidualConv(nn.Module):
     """conv2(relu(conv1(relu(x)))) + x, where x goes through a convolution of its own if the channels change."""
 
@@ -121,8 +182,10 @@ class ResidualConv(nn.Module):
         self.conv2 = conv3x3(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.conv1(x.relu()).relu_())
-        return y.add_(x if self.downsample is None else self.downsample(x))
+        y = kernel_of(self.conv1)(x, relu_inputs=True, relu=True)
+        if self.downsample is None:
+            return kernel_of(self.conv2)(y, add=x)
+        return joined(self.conv2, self.downsample, self)(y, x)
 
 
 class ChannelGate(nn.Module):
@@ -173,33 +236,34 @@ class Fusion(nn.Module):
         self.attention = Attention(channels)
         self.block2 = ResidualConv(channels, channels)
 
-    def _halves(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weight and bias of the image's share of conv1 and downsample, stacked; the objects' share of each."""
-        conv1, down = self.block1.conv1, self.block1.downsample
+    def _halves(self) -> tuple[Kernel, Kernel, Kernel]:
+        """The image's share of conv1 and downsample, stacked; the objects' share of conv1; conv2 with the objects'
+        share of downsample."""
+        conv1, conv2, down = self.block1.conv1, self.block1.conv2, self.block1.downsample
         assert down is not None
-        assert conv1.bias is not None
-        assert down.bias is not None
-        bias1, bias2 = conv1.bias, down.bias
+        bias1, bias2, bias3 = conv1.bias, conv2.bias, down.bias
+        assert bias1 is not None
+        assert bias2 is not None
+        assert bias3 is not None
 
-        def cut() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def cut() -> tuple[Kernel, Kernel, Kernel]:
             at = self.image_channels
-            image = _channels_last(torch.cat([conv1.weight[:, :at], down.weight[:, :at]]))
-            objects = (_channels_last(conv1.weight[:, at:].clone()), _channels_last(down.weight[:, at:].clone()))
-            return image, torch.cat([bias1, bias2]), *objects
+            image = Kernel.of(torch.cat([conv1.weight[:, :at], down.weight[:, :at]]), torch.cat([bias1, bias2 + bias3]))
+            both = torch.cat([conv2.weight, down.weight[:, at:]], 1)
+            return image, Kernel.of(conv1.weight[:, at:], None), Kernel.of(both, None)
 
-        return derived(self, (conv1.weight, conv1.bias, down.weight, down.bias), cut)
+        return derived(self, (conv1.weight, bias1, conv2.weight, bias2, down.weight, bias3), cut)
 
     def image_terms(self, image: Tensor) -> Tensor:
         """1 x image_channels x H x W, not negative -> 1 x 2*channels x H x W, what the image adds to both paths."""
-        weight, bias, _, _ = self._halves()
-        return F.conv2d(image, weight, bias, padding=1)
+        return self._halves()[0](image)
 
-    def forward(self, image_terms: Tensor, objects: Tensor) -> Tensor:
-        """1 x 2*channels x H x W, O x object_channels x H x W -> O x channels x H x W."""
-        _, _, weight1, weight2 = self._halves()
+    def forward(self, image_terms: Tensor, *objects: Tensor) -> Tensor:
+        """1 x 2*channels x H x W and O x C_i x H x W, the C_i being object_channels in all -> O x channels x H x W."""
+        _, first, second = self._halves()
         image1, image2 = image_terms.chunk(2, 1)
-        y = F.conv2d(objects.relu(), weight1, padding=1).add_(image1).relu_()
-        y = self.block1.conv2(y).add_(F.conv2d(objects, weight2, padding=1).add_(image2))
+        y = first(*objects, add=image1, relu_inputs=True, relu=True)
+        y = second(y, *objects, add=image2)
         return self.block2(y + self.attention(y))
 
 

@@ -18,11 +18,13 @@ from tam_backend.propagators.xmem.layers import (
     BasicBlock,
     Bottleneck,
     Fusion,
+    Kernel,
     UpsampleBlock,
     conv3x3,
     conv_bn,
     derived,
     gated_update,
+    kernel_of,
     residual_stage,
 )
 
@@ -70,7 +72,7 @@ class KeyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """1x3xHxW -> features at strides 16, 8 and 4."""
-        x = F.max_pool2d(conv_bn(self.conv1, self.bn1, image).relu_(), 3, 2, 1)
+        x = F.max_pool2d(conv_bn(self.conv1, self.bn1, image, relu=True), 3, 2, 1)
         f4 = self.res2(x)
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
@@ -91,11 +93,8 @@ class KeyProjection(nn.Module):
         convs = (self.key_proj, self.d_proj, self.e_proj)
         parameters = tuple(p for conv in convs for p in (conv.weight, conv.bias) if p is not None)
 
-        def join() -> tuple[Tensor, Tensor]:
-            weight = torch.cat(parameters[0::2]).contiguous(memory_format=torch.channels_last)
-            return weight, torch.cat(parameters[1::2])
-
-        y = F.conv2d(f16, *derived(self, parameters, join), padding=1).float()
+        kernel = derived(self, parameters, lambda: Kernel.of(torch.cat(parameters[0::2]), torch.cat(parameters[1::2])))
+        y = kernel(f16).float()
         rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
         key, shrinkage, selection = rows.split([KEY_DIM, 1, KEY_DIM], 1)
         return key.contiguous(), shrinkage.square().add_(1), selection.sigmoid()
@@ -109,7 +108,7 @@ class HiddenReinforcer(nn.Module):
         self.transform = conv3x3(VALUE_DIM + HIDDEN_DIM, 3 * HIDDEN_DIM)
 
     def forward(self, value: Tensor, hidden: Tensor) -> Tensor:
-        return gated_update(self.transform(torch.cat([value, hidden], 1)), hidden)
+        return gated_update(kernel_of(self.transform)(value, hidden), hidden)
 
 
 class ValueEncoder(nn.Module):
@@ -129,7 +128,7 @@ class ValueEncoder(nn.Module):
         others = masks.sum(0, keepdim=True) - masks if len(masks) > 1 else torch.zeros_like(masks)
         x = torch.cat([image.expand(len(masks), -1, -1, -1), masks[:, None], others[:, None]], 1)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.max_pool2d(conv_bn(self.conv1, self.bn1, x).relu_(), 3, 2, 1)
+        x = F.max_pool2d(conv_bn(self.conv1, self.bn1, x, relu=True), 3, 2, 1)
         return self.fuser(self.fuser.image_terms(f16), self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -146,7 +145,7 @@ class HiddenUpdater(nn.Module):
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, hidden: Tensor) -> Tensor:
         fine = torch.cat([F.avg_pool2d(g4, 4), F.avg_pool2d(logits, 4)], 1)
         g = self.g16_conv(g16).add_(self.g8_conv(F.avg_pool2d(g8, 2))).add_(self.g4_conv(fine))
-        return gated_update(self.transform(torch.cat([g, hidden], 1)), hidden)
+        return gated_update(kernel_of(self.transform)(g, hidden), hidden)
 
 
 class Decoder(nn.Module):
@@ -163,7 +162,7 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Logits OxHxW at the size of the image, and the new hidden state if it is asked for."""
         fuse, skip8, skip4 = terms
-        g16 = self.fuser(fuse, torch.cat([readout, hidden.to(readout.dtype)], 1))
+        g16 = self.fuser(fuse, readout, hidden.to(readout.dtype))
         g8 = self.up_16_8(skip8, g16)
         g4 = self.up_8_4(skip4, g8)
         logits = self.pred(g4.relu())
@@ -222,7 +221,7 @@ class XMem(nn.Module):
                 assert frame.f8 is not None
                 assert frame.f4 is not None
                 d = self.decoder
-                skips = d.up_16_8.skip_conv(frame.f8), d.up_8_4.skip_conv(frame.f4)
+                skips = kernel_of(d.up_16_8.skip_conv)(frame.f8), kernel_of(d.up_8_4.skip_conv)(frame.f4)
                 frame.terms = (d.fuser.image_terms(frame.f16), *skips)
                 frame.f8 = frame.f4 = None
             return frame.terms

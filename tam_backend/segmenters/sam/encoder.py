@@ -2,7 +2,8 @@
 
 Modules and weights are those of the ``segment-anything`` package, results the same up to rounding. What is different:
 the attention of the global blocks, whose matrix has 4096 x 4096 entries per head, is computed head by head with the
-fused kernel, instead of several passes over all heads at once (0.8 GB each at ViT-B).
+fused kernel, instead of several passes over all heads at once (0.8 GB each at ViT-B). On CPU all is computed in pieces
+(see ``encoder_cpu``).
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ import torch.nn.functional as F  # noqa: N812
 from segment_anything.modeling.image_encoder import Attention, Block, ImageEncoderViT
 from torch import Tensor
 
+from tam_backend.segmenters.sam import encoder_cpu
+from tam_backend.segmenters.sam.encoder_cpu import relative
+
 
 def encode(encoder: ImageEncoderViT, image: Tensor) -> Tensor:
     """1x3xSxS float, normalised and padded, S the encoder's image size -> 1xCxhxw, h and w being S over 16."""
+    return (encoder_cpu.encode if image.device.type == "cpu" else encode_on_gpu)(encoder, image)
+
+
+def encode_on_gpu(encoder: ImageEncoderViT, image: Tensor) -> Tensor:
+    """``encode`` by few large operations, at any precision. It runs anywhere."""
     x = encoder.patch_embed(image)
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed
@@ -49,7 +58,7 @@ def _attention(attention: Attention, x: Tensor) -> Tensor:
     batch, height, width, channels = x.shape
     heads, places = attention.num_heads, height * width
     qkv = attention.qkv(x).view(batch, places, 3, heads, -1).permute(2, 3, 0, 1, 4)
-    rel_h, rel_w = _relative(attention.rel_pos_h, height), _relative(attention.rel_pos_w, width)
+    rel_h, rel_w = relative(attention.rel_pos_h, height), relative(attention.rel_pos_w, width)
     out = qkv.new_empty(batch, places, heads, channels // heads)
     bias = qkv.new_empty(batch, height, width, height, width)  # touched for the first time once, not for every head
     for head in range(heads):
@@ -60,9 +69,3 @@ def _attention(attention: Attention, x: Tensor) -> Tensor:
         torch.add(bias_h[..., :, None], bias_w[..., None, :], out=bias)
         out[:, :, head] = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.view(batch, places, places))
     return attention.proj(out.view(batch, height, width, channels))
-
-
-def _relative(table: Tensor, size: int) -> Tensor:
-    """(2 size - 1) x c, one row per distance -> size x size x c, the row for query place and key place."""
-    places = torch.arange(size, device=table.device)
-    return table[places[:, None] - places[None, :] + size - 1]
