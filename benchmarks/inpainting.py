@@ -1,7 +1,7 @@
 """How well holes are filled: fake holes with known truth.
 
     python benchmarks/inpainting.py --data DIR [--sequences dog ...] [--size 854x480] [--frames N]
-        [--methods telea median recursive embedded] [--save DIR]
+        [--methods telea median recursive embedded e2fgvi] [--save DIR]
 
 DIR in the DAVIS layout. The mask of each sequence's object, moved onto the background beside it and grown by 4 pixels,
 is the hole; the object itself is never in it. In each hole: PSNR of the colours and SSIM of the grey values against
@@ -31,8 +31,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tam_backend.inpainting.base import Inpainter, filled
 from tam_backend.inpainting.embedded.completion import smooth_fill
+from tam_backend.inpainting.embedded.engine import EmbeddedInpainter
 from tam_backend.inpainting.holes import grow
+from tam_backend.tracking.store import MemoryStore
+from tests.array_video import ArrayVideo
 
 Frame = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -221,31 +225,43 @@ def flicker(clip: Clip, result: Sequence[Frame], flows: Sequence[Array]) -> floa
 # ---- ours
 
 
-def embedded(clip: Clip) -> list[Frame]:
-    from tam_backend.inpainting.base import filled
-    from tam_backend.inpainting.embedded.engine import EmbeddedInpainter
-    from tam_backend.tracking.store import MemoryStore
-    from tests.array_video import ArrayVideo
+class _FakeHoles:
+    def __init__(self, clip: Clip) -> None:
+        self.key, self._clip = f"fake hole in {clip.name}", clip
 
-    class Fake:
-        key = f"fake hole in {clip.name}"
+    def hole(self, frame: int) -> Mask:
+        return self._clip.holes[frame]
 
-        def hole(self, frame: int) -> Mask:
-            return clip.holes[frame]
+    def avoid(self, frame: int) -> None:
+        return None
 
-        def avoid(self, frame: int) -> None:
-            return None
 
-    video = ArrayVideo(np.stack(clip.blanked))
-    holes = Fake()
-    filling = EmbeddedInpainter().begin(video, holes, range(len(clip.frames)), MemoryStore(1 << 32))
+def _fill(engine: Inpainter, clip: Clip) -> list[Frame]:
+    video, holes, frames = ArrayVideo(np.stack(clip.blanked)), _FakeHoles(clip), range(len(clip.frames))
+    filling = engine.begin(video, holes, frames, MemoryStore(1 << 32))
     for _ in filling.steps():
         pass
-    return [filled(video, holes, filling, i) for i in range(len(clip.frames))]
+    return [filled(video, holes, filling, i) for i in frames]
+
+
+def embedded(clip: Clip) -> list[Frame]:
+    return _fill(EmbeddedInpainter(), clip)
+
+
+def e2fgvi(clip: Clip) -> list[Frame]:
+    """With weights of chance: shows that the way through the engine is open, and what it takes. Not its quality."""
+    from tam_backend.inpainting.e2fgvi.engine import E2fgviInpainter
+    from tam_backend.inpainting.e2fgvi.network import E2FGVI
+    from tests.deterministic_weights import E2FGVI as PROFILE
+    from tests.deterministic_weights import fill
+
+    network = E2FGVI().requires_grad_(False)
+    fill(network, PROFILE)
+    return _fill(E2fgviInpainter(network, "deterministic"), clip)
 
 
 METHODS: dict[str, Callable[[Clip], list[Frame]]] = {
-    "telea": telea, "median": median, "recursive": recursive, "embedded": embedded,
+    "telea": telea, "median": median, "recursive": recursive, "embedded": embedded, "e2fgvi": e2fgvi,
 }  # fmt: skip
 
 
@@ -255,7 +271,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--sequences", nargs="+", default=list(SHIFTS), choices=list(SHIFTS))
     parser.add_argument("--size", default="854x480", help="WIDTHxHEIGHT (default: 854x480)")
     parser.add_argument("--frames", type=int, help="of each sequence, the first so many")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS)[:-1], choices=list(METHODS))
     parser.add_argument("--save", type=Path, metavar="DIR", help="write a picture of each sequence's middle frame")
     args = parser.parse_args(None if arguments is None else list(arguments))
     width, height = map(int, args.size.split("x"))

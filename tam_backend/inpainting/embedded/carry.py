@@ -18,7 +18,7 @@ Window = tuple[slice, slice]
 
 #: Pixels around the hole on which brightness is compared, and the largest difference (grey levels) that is light and
 #: not another thing.
-RING, LIGHT = 8, 24.0
+RING, LIGHT = 16, 24.0
 #: Brightness is compared on pictures reduced by this factor.
 COARSE = 4
 

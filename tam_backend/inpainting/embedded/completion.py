@@ -6,13 +6,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tam_backend.features import CameraMotion
-
 Array = npt.NDArray[np.float32]
 
 #: Motion against the camera, in units of the background's noise but at least so many pixels, from which a pixel tells
 #: little about the flow of the background beside it.
-STRAY_NOISE, STRAY_PIXELS = 4.0, 0.75
+STRAY_NOISE, STRAY_PIXELS = 2.0, 0.5
 
 
 def smooth_fill(values: Array, weight: Array) -> Array:
@@ -40,13 +38,13 @@ def smooth_fill(values: Array, weight: Array) -> Array:
     return filled
 
 
-def complete_flow(flow: Array, camera: CameraMotion, trust: Array) -> Array:
-    """Flow of the background everywhere. flow: hxwx2; trust: hxw in [0, 1], 0 in the hole.
+def complete_flow(flow: Array, own: Array, noise: float, trust: Array) -> Array:
+    """Flow of the background everywhere. flow: hxwx2; own: that of the camera; trust: hxw in [0, 1], 0 in the hole.
 
     The motion of the camera, plus what the flow around the hole has besides; things that move on their own say little.
+    noise: of the background, pixels.
     """
-    own = camera.flow(*flow.shape[:2])
     rest = flow - own
-    scale = max(STRAY_NOISE * camera.noise, STRAY_PIXELS)
+    scale = max(STRAY_NOISE * noise, STRAY_PIXELS)
     weight = trust / (1 + (rest[..., 0] ** 2 + rest[..., 1] ** 2) / np.float32(scale**2)) ** 2
     return own + smooth_fill(rest, np.asarray(weight, np.float32))

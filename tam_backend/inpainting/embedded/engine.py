@@ -21,9 +21,9 @@ from tam_backend.features import FrameFeatures
 from tam_backend.features.filters import window
 from tam_backend.features.shots import Shots
 from tam_backend.inpainting.base import Colours
-from tam_backend.inpainting.embedded.carry import RING, Array, Picture, Window, bring, relight
+from tam_backend.inpainting.embedded.carry import RING, Array, Picture, bring, relight
 from tam_backend.inpainting.embedded.completion import complete_flow, smooth_fill
-from tam_backend.inpainting.embedded.masked import MARGIN, MaskedVideo
+from tam_backend.inpainting.embedded.masked import MaskedVideo
 from tam_backend.inpainting.holes import Holes
 from tam_backend.tracking.store import BlobStore
 from tam_backend.video.base import Reader
@@ -32,6 +32,8 @@ from tam_backend.video.base import Reader
 STEP, OLD = 0.95, 0.05
 #: Past and future are mixed by this power of their confidences.
 POWER = np.float32(2)
+#: Pixels of the flow's size around a hole that its flow is made from.
+AROUND = 32
 #: How much of an invention is that of the frame before; the rest is made anew, so that it cannot drift away.
 HELD = np.float32(0.8)
 #: Motion against the camera from which a thing is one that moves by itself: in units of the background's noise, and
@@ -73,7 +75,9 @@ class EmbeddedFilling:
         self._masked = MaskedVideo(video, holes)
         self._features = FrameFeatures()
         self._shots = Shots(self._features)
-        self._frame = lru_cache(maxsize=3)(video.__getitem__)  # only to be read
+        # Both give the same arrays again: only to be read.
+        self._frame = lru_cache(maxsize=3)(video.__getitem__)
+        self._way = lru_cache(maxsize=1)(self._find_way)
 
     @property
     def total(self) -> int:
@@ -105,7 +109,7 @@ class EmbeddedFilling:
         if source is None or not hole.any() or self._shots.cut(self._masked, frame, source):
             return _nothing(int(np.count_nonzero(hole)))
         at = window(hole, RING)
-        colours, confidence = bring(self._picture(side, source), self._way(frame, source, at), at)
+        colours, confidence = bring(self._picture(side, source), self._way(frame, source), at)
         colours = relight(colours, confidence, self._frame(frame)[at], hole[at])
         sure = confidence[hole[at]]
         sure = np.where(sure > 0, np.maximum(sure * STEP, OLD), 0)
@@ -131,15 +135,14 @@ class EmbeddedFilling:
         colours: Nx3, what the other pixels of the hole are. Returns those of the unseen ones.
         """
         hole = self._holes.hole(frame)
-        at = window(hole, MARGIN)
+        at = window(hole, RING)
         inside = hole[at]
         picture, missing = self._frame(frame)[at].astype(np.float32), np.zeros(inside.shape, np.bool_)
         picture[inside], missing[inside] = colours, unseen
         known = (~missing).astype(np.float32)
         result = smooth_fill(picture, known)
         if before is not None and not self._shots.cut(self._masked, frame, before):
-            way = self._way(frame, before, at)
-            carried, confidence = bring(self._picture("filled", before), way, at)
+            carried, confidence = bring(self._picture("filled", before), self._way(frame, before), at)
             carried = relight(carried, confidence * known, picture, missing)
             result += (carried - result) * (HELD * (confidence > 0))[..., None]
         return result[missing]
@@ -172,18 +175,24 @@ class EmbeddedFilling:
             result[avoid] = 0
         return result
 
-    def _way(self, frame: int, source: int, at: Window) -> Array:
-        """hxwx2 float32: where the background of a window's pixels is in ``source``, relative to them, in pixels."""
+    def _find_way(self, frame: int, source: int) -> Array:
+        """hxwx2 float32: where the background of the pixels around a hole is in ``source``, relative to them, in
+        pixels. Of the hole's window."""
         flow = self._features.flow(self._masked, frame, source)
         hole = self._holes.hole(frame)
-        size = (flow.shape[1], flow.shape[0])
-        covered = cv2.dilate(cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.ones((5, 5)))
-        trust = np.where(covered > 0, np.float32(0), self._features.consistency(self._masked, source, frame))
-        whole = complete_flow(flow, self._features.camera(self._masked, frame, source), trust)
-        large = cv2.resize(whole, (hole.shape[1], hole.shape[0]), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(large, np.float32)[at] * np.array(
-            [hole.shape[1] / size[0], hole.shape[0] / size[1]], np.float32
+        height, width = flow.shape[:2]
+        covered = cv2.dilate(
+            cv2.resize(hole.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA), np.ones((5, 5))
         )
+        trust = np.where(covered > 0, np.float32(0), self._features.consistency(self._masked, source, frame))
+        camera = self._features.camera(self._masked, frame, source)
+        around = window(covered > 0, AROUND)
+        flow = flow.copy()
+        own = camera.flow(height, width)[around]
+        flow[around] = complete_flow(flow[around], own, camera.noise, np.ascontiguousarray(trust[around]))
+        large = cv2.resize(flow, (hole.shape[1], hole.shape[0]), interpolation=cv2.INTER_LINEAR)
+        scale = np.array([hole.shape[1] / width, hole.shape[0] / height], np.float32)
+        return np.asarray(large, np.float32)[window(hole, RING)] * scale
 
     def _get(self, kind: str, frame: int) -> Content:
         blob = self._store.get(f"{kind} {frame}")
