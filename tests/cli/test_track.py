@@ -147,6 +147,7 @@ def test_a_grey_mask_of_ids(tam, video, engine, tmp_path):
 
 
 def test_an_empty_mask_says_that_the_object_is_not_there(tam, video, engine, tmp_path):
+    engine.propagator.quality = 0.9  # from either side, so that the nearer one decides
     path = write_indexed(tmp_path / "empty.png", np.zeros((HEIGHT, WIDTH)))
     result = tam("track", video, *CLICK, "--mask", f"10={path}:1", "--out", tmp_path / "out")
     assert result.code == 0, result.err
