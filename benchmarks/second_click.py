@@ -89,9 +89,10 @@ def main() -> None:
                 beyond.append(took - sum(decoding))
             points.append(point(number, new=False))
             backend.arrived()
+        middle, rest = statistics.median(whole) * 1e3, statistics.median(beyond) * 1e3
         print(
-            f"{args.clicks} clicks on an embedded frame of {width}x{height}: whole request "
-            f"{statistics.median(whole) * 1e3:.0f} ms, beyond the decoder {statistics.median(beyond) * 1e3:.0f} ms (medians; least {min(beyond) * 1e3:.0f})"
+            f"{args.clicks} clicks on an embedded frame of {width}x{height}: whole request {middle:.0f} ms, beyond the "
+            f"decoder {rest:.0f} ms (medians; least {min(beyond) * 1e3:.0f})"
         )
         server.shutdown()
         backend.service.close()
