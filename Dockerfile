@@ -6,9 +6,11 @@ ENV PYTHONUNBUFFERED=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK
 
 FROM base AS wheel
 WORKDIR /src
+RUN --mount=type=bind,source=requirements-build.lock,target=/mnt/requirements-build.lock \
+    pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /mnt/requirements-build.lock
 COPY pyproject.toml requirements.txt README.md model.py _wsgi.py ./
 COPY tam_backend ./tam_backend
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM base
 LABEL org.opencontainers.image.title="track anything for Label Studio" \
@@ -20,15 +22,14 @@ RUN groupadd --gid 10001 tam \
     && useradd --uid 10001 --gid tam --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tam \
     && install --directory --owner=tam --group=tam /data /checkpoints
 
-# From the layer that changes least to the one that changes most. label-studio-ml comes without what it pins itself:
-# those versions have published vulnerabilities, and requirements.txt has what it imports.
-RUN --mount=type=bind,source=requirements.txt,target=/mnt/requirements.txt \
-    --mount=type=bind,source=requirements-nodeps.txt,target=/mnt/requirements-nodeps.txt \
-    pip install --no-cache-dir -r /mnt/requirements.txt \
-    && pip install --no-cache-dir --no-deps -r /mnt/requirements-nodeps.txt
+# From the layer that changes least to the one that changes most. The lock file has everything, label-studio-ml among it,
+# with the hashes of the files: nothing else is installed here, and nothing is built from source.
+RUN --mount=type=bind,source=requirements.lock,target=/mnt/requirements.lock \
+    pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /mnt/requirements.lock
 
 # WITH_TORCH=yes: PyTorch for the learned networks. The index's own wheels for x86-64 hold CUDA 13 and run on CPUs too;
-# TORCH_INDEX_URL names PyTorch's index for wheels of another kind (smaller ones for CPUs only, or another CUDA).
+# TORCH_INDEX_URL names PyTorch's index for wheels of another kind (smaller ones for CPUs only, or another CUDA). These
+# have no hashes: which files they are depends on that index.
 ARG WITH_TORCH=no
 ARG TORCH_INDEX_URL
 RUN --mount=type=bind,source=requirements-torch.txt,target=/mnt/requirements-torch.txt \

@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-torch run serve demo test test-fast lint
+.PHONY: help install install-torch run serve demo test test-fast crash-test lint fuzz lock audit sbom
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,5 +29,20 @@ test:  ## all checks and tests, also those in a browser (ARGS go to pytest)
 test-fast:  ## all checks and tests but those in a browser (ARGS go to pytest)
 	@$(PYTHON) scripts/dev.py test-fast $(ARGS)
 
+crash-test:  ## kill the backend 200 times while annotators work on it, and compare (ARGS="--kills 20")
+	@$(PYTHON) scripts/dev.py crash-test $(ARGS)
+
 lint:  ## style and types alone
 	@$(PYTHON) scripts/dev.py lint
+
+fuzz:  ## 10,000 random requests to a server on loopback (ARGS="--requests 1000 --seed 2")
+	@$(PYTHON) scripts/dev.py fuzz $(ARGS)
+
+lock:  ## pin what the image is made of, with hashes, in requirements.lock
+	@$(PYTHON) scripts/dev.py lock
+
+audit:  ## known vulnerabilities of what the image is made of, if a database answers
+	@$(PYTHON) scripts/dev.py audit
+
+sbom:  ## list what the image is made of as CycloneDX JSON (ARGS=file)
+	@$(PYTHON) scripts/dev.py sbom $(ARGS)

@@ -27,7 +27,8 @@ class TrackAnything(LabelStudioMLBase):
     def __init__(self, *args: Any, service: Service | None = None, base_url: str = "", **kwargs: Any) -> None:
         self._service = service or shared_service()  # before the base class's part: that of 2.x calls setup()
         self._base_url = base_url or self._service.settings.public_url
-        super().__init__(*args, **kwargs)
+        # Under our own server the library's base class gets no configuration: its parser raises on some that work.
+        super().__init__(*args, **({**kwargs, "label_config": None} if service else kwargs))
         # As given: 2.x keeps its own copy for each project on disk, where the next request replaces it.
         self._label_config = kwargs.get("label_config") or self.label_config
         self._service.connections.remember(kwargs.get("hostname"), kwargs.get("access_token"))

@@ -40,7 +40,6 @@ from benchmarks.made_video import write_made_video
 from benchmarks.tables import print_table
 from tam_backend.engines import load_engine
 from tam_backend.evaluation.metrics import boundary_measure, region_similarity
-from tam_backend.labelstudio.library import READER_CACHE
 from tam_backend.prompts import FramePrompts
 from tam_backend.propagators.embedded import propagator, sighting
 from tam_backend.tracking import runs
@@ -145,7 +144,7 @@ def print_resident(folder: Path, objects: int) -> None:
         )
     anchors = {i + 1: {0: Anchor(FramePrompts(mask=mask))} for i, mask in enumerate(masks)}
     with (
-        open_video(folder / "made.mp4", cache_bytes=READER_CACHE) as video,
+        open_video(folder / "made.mp4", cache_bytes=96 << 20) as video,
         Tracker(load_engine("embedded"), video, range(len(video)), FileStore(folder / "store")) as tracker,
     ):
         for _ in track_objects(tracker, anchors, 0):

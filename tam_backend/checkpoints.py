@@ -19,6 +19,8 @@ from tam_backend.weights import CheckpointError
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything"
 _XMEM = "https://github.com/hkchengrex/XMem/releases/download/v1.0"
+#: What the README of its authors links to. Google wants it confirmed that such a file is not scanned for viruses.
+_E2FGVI = "https://drive.usercontent.google.com/download?id=10wGdKSUOie0XmCr8SQ2A2FeDe-mfn5w3&export=download&confirm=t"
 
 #: Looks into a file of which no hash is known; raises CheckpointError if it is not what it should be.
 Check = Callable[[Path], object]
@@ -30,7 +32,8 @@ class Checkpoint:
 
     name: for people. file: as published, and in the checkpoint folder. size in bytes and hashes in hex, as far as they
     are known; the hashes come from third parties, not from the publishers. structure: where no hash is known, the
-    network whose tensors the file must hold.
+    network whose tensors the file must hold. restriction: what the licence forbids, in words, if it restricts use: then
+    nothing is downloaded without consent.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Checkpoint:
     sha256: str = ""
     md5: str = ""
     structure: str = ""
+    restriction: str = ""
 
 
 CHECKPOINTS = {
@@ -70,6 +74,11 @@ CHECKPOINTS = {
             "xmem", "XMem.pth", f"{_XMEM}/XMem.pth",
             "masks through the video: XMem, trained without BL30K", "MIT",
             249026057, md5="a0c894e24ca02440a3b7b8b4fa6983dc",
+        ),
+        Checkpoint(
+            "e2fgvi_hq", "E2FGVI-HQ-CVPR22.pth", _E2FGVI,
+            "what is behind an object that is taken out: E2FGVI-HQ, for tam inpaint --engine e2fgvi", "CC BY-NC 4.0",
+            structure="e2fgvi", restriction="no commercial use without the permission of its authors",
         ),
     )
 }  # fmt: skip
@@ -131,13 +140,17 @@ def fetch(
     mirror: str = "",
     progress: Progress | None = None,
     patience: Patience = PATIENT,
+    *,
+    consent: bool = False,
 ) -> Verified:
     """The checkpoint in this folder: the file that is there, or else one downloaded from its publisher.
 
     mirror: base URL of a place that has the files under their own names, in place of the publisher. The usual
     environment variables name a proxy. A download that broke off goes on where it stopped, also in a later call.
-    Raises CheckpointError if a file is there but wrong (it stays: it may be somebody's own), if there is no way to get
-    it, or if what came is not the published file (then nothing of it stays).
+    consent: somebody has accepted a licence that restricts use.
+
+    Raises BadInput if that is needed. Raises CheckpointError if a file is there but wrong (it stays: it may be
+    somebody's own), if there is no way to get it, or if what came is not the published file (then nothing of it stays).
     """
     path = folder / checkpoint.file
     pin = folder / f"{checkpoint.file}.sha256"
@@ -146,6 +159,11 @@ def fetch(
             return verify_file(checkpoint, path, check, pin)
         except CheckpointError as e:
             raise CheckpointError(f"{e}. Delete {path} to have it downloaded anew") from e
+    if checkpoint.restriction and not consent:
+        raise BadInput(
+            f"{checkpoint.file} is licensed {checkpoint.licence}: {checkpoint.restriction}. If you accept that, say "
+            "--accept-licence, or set TAM_ACCEPT_LICENCE=true"
+        )
     url = f"{mirror.rstrip('/')}/{checkpoint.file}" if mirror else checkpoint.url
     verified = download(
         url, path, lambda part: verify_file(checkpoint, part, check, pin), checkpoint.size, progress, patience

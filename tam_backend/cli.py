@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from tam_backend import __version__
@@ -14,11 +15,18 @@ from tam_backend.errors import BadInput, TamError
 #: Commands and what they are for. A command's module is imported when it is used: `track` never imports a web server.
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
+    "export": "masks of a project or of tam track as a data set: COCO, DAVIS, YOLO and others",
+    "render": "videos and sheets with the masks drawn in",
+    "review": "a report about a project: what to fix next, where people disagree",
+    "inpaint": "take tracked objects out of a video, and fill what was behind them",
     "serve": "start the backend for Label Studio",
+    "project": "make a Label Studio project that is ready for annotators",
+    "import": "bring videos into a Label Studio project: frames, clips, first masks",
+    "storage": "see what the server keeps on disk, and drop what is not needed",
     "doctor": "see what is installed and whether it works",
     "evaluate": "measure an engine on videos with known masks: J&F, and how many clicks it takes",
     "report": "compare two runs of tam evaluate, with pictures of where they differ",
-    "checkpoints": "list, download and verify the published weights of SAM and XMem",
+    "checkpoints": "list, download and verify the published weights of SAM, XMem and E2FGVI-HQ",
 }
 
 EXIT_OK, EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -53,10 +61,14 @@ def _make_parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, summary in COMMANDS.items():
         if name == command:
-            importlib.import_module(f"tam_backend.commands.{name}").add_parser(subparsers)
+            _module(name).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"tam_backend.commands.{'import_videos' if command == 'import' else command}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((a for a in arguments if a in COMMANDS), None)
     args = _make_parser(command).parse_args(arguments)
     try:
-        return int(importlib.import_module(f"tam_backend.commands.{args.command}").run(args))
+        return int(_module(args.command).run(args))
     except BadInput as e:
         code, message = EXIT_BAD_INPUT, f"error: {e}"
     except (TamError, OSError) as e:  # OSError: disk full, folder gone; nothing that this program can set right

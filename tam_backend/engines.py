@@ -30,7 +30,8 @@ class Engine:
 
     detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
     refine: how poor masks are refined; None: not at all. concurrent: several objects may be worked on at once, and gain
-    by it (networks use all cores by themselves).
+    by it (networks use all cores by themselves). forget: drops what is kept to save time, one kind after the other,
+    that which is made again most quickly first.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Engine:
     shots: Shots | None = None
     refine: RefineOptions | None = None
     concurrent: bool = False
+    forget: tuple[Callable[[], None], ...] = ()
 
 
 def _embedded(settings: Settings) -> Engine:
@@ -53,8 +55,10 @@ def _embedded(settings: Settings) -> Engine:
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
     version = "5" if options is None else f"5-{options.tag}"
-    shots = Shots(features)
-    return Engine("embedded", version, segmenter, propagator, "no weights, cpu", shots, options, concurrent=True)
+    return Engine(
+        "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options,
+        concurrent=True, forget=(features.clear,),
+    )  # fmt: skip
 
 
 def _sam_xmem(settings: Settings) -> Engine:
@@ -96,14 +100,19 @@ def load_engine(name: str, settings: Settings | None = None) -> Engine:
     return maker(settings or Settings())
 
 
+def last_engine(folder: Path) -> str:
+    """Name and version, with a space between, of the engine that worked on a data directory last; "" if none did."""
+    path = folder / "engine"
+    return path.read_text().strip() if path.is_file() else ""
+
+
 def engine_changed(engine: Engine, folder: Path) -> bool:
     """Note which engine works on a data directory, and say loudly if it was another one at the last start.
 
     Returns whether it was.
     """
-    path = folder / "engine"
     now = f"{engine.name} {engine.version}"
-    before = path.read_text().strip() if path.is_file() else now
+    before = last_engine(folder) or now
     if before != now:
         name = before.partition(" ")[0]
         same = "its checkpoints or settings are others" if name == engine.name else f"TAM_ENGINE={name} goes back"
@@ -113,5 +122,5 @@ def engine_changed(engine: Engine, folder: Path) -> bool:
             "all of its frames that no person fixed",
             now, before, same,
         )  # fmt: skip
-    path.write_text(now + "\n")
+    (folder / "engine").write_text(now + "\n")
     return before != now

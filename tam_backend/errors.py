@@ -21,5 +21,9 @@ class LabelStudioError(TamError):
     """Label Studio refused a call or could not be reached."""
 
 
+class Unreachable(LabelStudioError):
+    """Label Studio cannot be reached at the moment: nothing else that it is asked would be answered either."""
+
+
 class NotFound(LabelStudioError):
     """Label Studio says that there is no such thing (any more)."""

@@ -52,14 +52,16 @@ def structure_check(checkpoint: Checkpoint) -> Check:
     """What looks into a file of which no hash is known. It imports PyTorch when it is called."""
 
     def look(path: Path) -> None:
-        assert checkpoint.structure == "xmem"
         try:
-            from tam_backend.propagators.xmem import check_xmem
+            if checkpoint.structure == "e2fgvi":
+                from tam_backend.inpainting.e2fgvi.loading import check_e2fgvi as check
+            else:
+                from tam_backend.propagators.xmem import check_xmem as check
         except ImportError as e:
             raise CheckpointError(
                 f"{path.name} can only be judged by its structure, which takes PyTorch: {e}. Install it with: {INSTALL}"
             ) from e
-        check_xmem(path)
+        check(path)
 
     return look
 
@@ -124,8 +126,9 @@ def make_sam_xmem(settings: Settings) -> Engine:
     options = settings.refine_options
     if options is not None:
         version += f"-{options.tag}"
-    shots = Shots(FrameFeatures(FeatureStore(SHOT_BYTES)))
-    return Engine("sam-xmem", version, segmenter, propagator, detail, shots, options)
+    features = FrameFeatures(FeatureStore(SHOT_BYTES))
+    forget = (features.clear, propagator.frames.clear, embeddings.clear)
+    return Engine("sam-xmem", version, segmenter, propagator, detail, Shots(features), options, forget=forget)
 
 
 def _there(folder: Path, name: str) -> bool:

@@ -13,6 +13,7 @@ from tam_backend.errors import BadInput
 from tam_backend.refine_options import RECIPES, RefineOptions
 
 ENGINES = ("auto", "embedded", "sam-xmem")
+INPAINT_ENGINES = ("embedded", "e2fgvi")
 SAM_SIZES = ("vit_b", "vit_l", "vit_h")
 
 
@@ -94,6 +95,14 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _folders(text: str) -> tuple[Path, ...]:
+    folders = tuple(Path(f.strip()) for f in text.split(":") if f.strip())
+    for folder in folders:
+        if not folder.is_absolute() or len(folder.resolve().parts) < 2:
+            raise ValueError(f"absolute paths of directories, colons between them, and not all of /; {folder} is none")
+    return folders
+
+
 def _text(pattern: str, expected: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -149,6 +158,15 @@ class Settings:
         4000, "TAM_EMBEDDING_DISK_MB", _integer(0, 100_000_000),
         "Disk space for the same, in MB: a click on a frame that was clicked before a restart need not encode it "
         "again. 0: none.",
+    )  # fmt: skip
+    inpaint: str = _option(
+        "embedded", "TAM_INPAINT", _choice(*INPAINT_ENGINES),
+        "What fills holes where objects are taken out: embedded (no download), or e2fgvi (weights for non-commercial "
+        "use only).",
+    )  # fmt: skip
+    accept_licence: bool = _option(
+        False, "TAM_ACCEPT_LICENCE", _boolean,
+        "Whether checkpoints may be downloaded whose licence restricts their use (E2FGVI: CC BY-NC 4.0).",
     )  # fmt: skip
     refine: str = _option(
         "probes", "TAM_REFINE", _choice("off", *RECIPES),
@@ -218,6 +236,11 @@ class Settings:
         "Whether videos may be fetched from every host on the open internet. false: only from Label Studio and "
         "TAM_MEDIA_HOSTS.",
     )  # fmt: skip
+    media_roots: tuple[Path, ...] = _option(
+        (), "TAM_MEDIA_ROOTS", _folders,
+        "Directories of this machine (absolute, colon-separated) from which tasks may name videos as file:///path. "
+        "Whoever may call this server can have any video below them tracked. Empty: none.",
+    )  # fmt: skip
     media_cache_mb: int = _option(
         50_000, "TAM_MEDIA_CACHE_MB", _integer(1, 100_000_000),
         "Disk space for downloaded videos, in MB. Those not used for longest are dropped, and fetched again when "
@@ -231,6 +254,16 @@ class Settings:
     answer_seconds: float = _option(
         20.0, "TAM_ANSWER_SECONDS", _seconds(0.1, 90),
         "How long one click may compute before what is finished is sent (Label Studio gives up after 100 s).",
+    )  # fmt: skip
+    queue_limit: int = _option(
+        16, "TAM_QUEUE_LIMIT", _integer(1, 1000),
+        "Clicks that are computed at once. A further one is told that the server is busy; its masks are computed in "
+        "the background and come with the next click.",
+    )  # fmt: skip
+    frame_link_days: int = _option(
+        0, "TAM_FRAME_LINK_DAYS", _integer(0, 3650),
+        "How many days the address of a frame is good. The tasks get new ones in the background when half of the time "
+        "is over. 0: for ever.",
     )  # fmt: skip
     frame_caption: bool = _option(
         False, "TAM_FRAME_CAPTION", _boolean, "Draw frame number and time into a corner of the served frames."
@@ -247,6 +280,11 @@ class Settings:
     result_cache_mb: int = _option(
         500, "TAM_RESULT_CACHE_MB", _integer(1, 1_000_000), "Memory for finished masks, in MB."
     )
+    memory_mb: int = _option(
+        0, "TAM_MEMORY_MB", _integer(0, 10_000_000),
+        "Memory that the server may take, in MB: its caches share a part of that, and are dropped when it comes near. "
+        "0: three quarters of the machine's, or the container's.",
+    )  # fmt: skip
     state_mb: int = _option(
         20_000, "TAM_STATE_MB", _integer(10, 10_000_000),
         "Disk space for finished masks, in MB. Beyond it those unused for longest are dropped, and computed again when "
@@ -263,6 +301,23 @@ class Settings:
     )  # fmt: skip
     max_image_mb: int = _option(
         50, "TAM_MAX_IMAGE_MB", _integer(1, 100_000), "Largest single image that is downloaded, in MB."
+    )
+    max_video_minutes: int = _option(
+        600, "TAM_MAX_VIDEO_MINUTES", _integer(1, 100_000), "Longest video that is opened, in minutes."
+    )
+    max_video_frames: int = _option(
+        1_000_000, "TAM_MAX_VIDEO_FRAMES", _integer(1, 4_000_000), "Most frames of a video that is opened."
+    )
+    max_megapixels: int = _option(
+        64, "TAM_MAX_MEGAPIXELS", _integer(1, 500), "Largest frame or image that is decoded, in million pixels."
+    )
+    first_look_seconds: int = _option(
+        600, "TAM_FIRST_LOOK_SECONDS", _integer(1, 100_000),
+        "Longest time for the first look at a file, which a process of its own takes. Files whose container cannot be "
+        "believed are decoded once from end to end in it.",
+    )  # fmt: skip
+    first_look_mb: int = _option(
+        4000, "TAM_FIRST_LOOK_MB", _integer(100, 1_000_000), "Most memory for the same, in MB."
     )
     download_minutes: int = _option(
         60, "TAM_DOWNLOAD_MINUTES", _integer(1, 10_000),

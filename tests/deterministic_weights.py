@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 #: (pattern of the key, gain, offset): value = rule * gain + offset. The first match counts.
-Profile = Sequence[tuple[str, float, float]]
+Profile = Sequence[tuple[str, float, Any]]
 
 #: Tuned so that similarities, gates and probabilities stay in their middle range, where differences show.
 XMEM: Profile = [
@@ -41,6 +41,37 @@ SAM: Profile = [
     (r"mask_decoder\.(iou_token|mask_tokens)\.weight", 8.0, 0.0),
     (r"mask_decoder\.output_hypernetworks_mlps\.\d\.layers\.2\.weight", 4.0, 0.0),
 ]
+#: Flows of a few pixels, outputs that are not saturated. SPyNet's two buffers have their real values.
+E2FGVI: Profile = [
+    (r"update_spynet\.mean", 0.0, np.reshape((0.485, 0.456, 0.406), (1, 3, 1, 1))),
+    (r"update_spynet\.std", 0.0, np.reshape((0.229, 0.224, 0.225), (1, 3, 1, 1))),
+    (r"update_spynet\.basic_module\.\d\.basic_module\.[0-3]\.conv\.weight", 1.7, 0.0),
+    (r"update_spynet\.basic_module\.[012]\.basic_module\.4\.conv\.weight", 0.4, 0.0),
+    (r"update_spynet\.basic_module\.[3]\.basic_module\.4\.conv\.weight", 0.8, 0.0),
+    (r"update_spynet\.basic_module\.[45]\.basic_module\.4\.conv\.weight", 1.1, 0.0),
+    (r"encoder\.layers\.\d+\.weight", 1.5, 0.0),
+    (r"feat_prop_module\.deform_align\.\w+\.weight", 1.5, 0.0),
+    (r"feat_prop_module\.deform_align\.\w+\.conv_offset\.6\.weight", 0.5, 0.0),
+    (r"feat_prop_module\.deform_align\.\w+\.conv_offset\.\d\.weight", 1.4, 0.0),
+    (r"feat_prop_module\.backbone\.\w+\.\d\.weight", 1.1, 0.0),
+    (r"feat_prop_module\.fusion\.weight", 1.2, 0.0),
+    (r"ss\.embedding\.weight", 1.0, 0.0),
+    (r"sc\.embedding\.weight", 0.4, 0.0),
+    (r"transformer\.\d\.pool_layers\.0\.weight", 2.0, 0.02),
+    (r"transformer\.\d\.attn\.qkv\.weight", 1.5, 0.0),
+    (r"transformer\.\d\.attn\.proj\.weight", 0.8, 0.0),
+    (r"transformer\.\d\.mlp\.conv.*\.weight", 1.8, 0.0),
+    (r"decoder\.(0\.conv|2|4\.conv)\.weight", 1.2, 0.0),
+    (r"decoder\.6\.weight", 0.45, 0.0),
+]
+
+
+def surrounding_cells(window: tuple[int, int] = (5, 9)) -> npt.NDArray[np.int64]:
+    """E2FGVI's buffer of cells: of a window shifted to each corner by half its size, those outside the window."""
+    y, x = np.mgrid[: window[0], : window[1]]
+    half_y, half_x = window[0] // 2, window[1] // 2
+    up, left, down, right = y >= window[0] - half_y, x >= window[1] - half_x, y < half_y, x < half_x
+    return np.flatnonzero(np.stack([up | left, up | right, down | left, down | right])).astype(np.int64)
 
 
 def unit_stream(key: str, count: int) -> npt.NDArray[np.float64]:
@@ -52,6 +83,8 @@ def unit_stream(key: str, count: int) -> npt.NDArray[np.float64]:
 def tensor_for(key: str, shape: tuple[int, ...], profile: Profile) -> npt.NDArray[Any]:
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
+    if key.endswith("valid_ind_rolled"):
+        return surrounding_cells()
     u = unit_stream(key, int(np.prod(shape, dtype=np.int64))).reshape(shape)
     if key.endswith("running_mean"):
         value = 0.1 * u

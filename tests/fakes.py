@@ -107,6 +107,7 @@ class FakeLabelStudio:
         self.annotations: dict[int, dict[str, Any]] = {}
         self.predictions: dict[int, dict[str, Any]] = {}
         self.label_config = ""
+        self.projects: list[str] = []
         self.failing = False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -169,6 +170,9 @@ class FakeLabelStudio:
                     return self._answer(200, {"tasks": tasks, "total": len(tasks)})
                 if path == "/api/current-user/whoami":
                     return self._answer(200, {"id": 1, "email": "owner@example.test"})
+                if path == "/api/projects/":
+                    projects = [{"id": i, "label_config": c} for i, c in enumerate(fake.projects, 1)]
+                    return self._answer(200, {"results": projects, "count": len(projects)})
                 if path.startswith("/api/projects/"):
                     return self._answer(200, {"id": 1, "label_config": fake.label_config})
                 if path.endswith("/drafts"):
@@ -193,7 +197,8 @@ class FakeLabelStudio:
                     annotation = fake.annotations[int(path.strip("/").rpartition("/")[2])]
                     annotation.update(body or {})
                     return self._answer(200, annotation)
-                task = fake.tasks.get(int(path.strip("/").rpartition("/")[2]))
+                name = path.strip("/").rpartition("/")[2]
+                task = fake.tasks.get(int(name)) if name.isascii() and name.isdigit() else None
                 if task is None:
                     return self._answer(404, {"detail": "No Task matches the given query."})
                 if self.command == "PATCH":

@@ -5,8 +5,8 @@ from tam_backend.labelstudio.config import EXAMPLE
 ROOT = Path(__file__).parents[1]
 
 
-def test_readme_shows_the_configuration_that_works():
-    assert f"```xml\n{EXAMPLE}```" in (ROOT / "README.md").read_text()
+def test_the_documentation_shows_the_configuration_that_works():
+    assert f"```xml\n{EXAMPLE}```" in (ROOT / "docs" / "label-studio.md").read_text()
 
 
 def test_links_of_the_documentation_lead_somewhere():

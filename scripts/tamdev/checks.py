@@ -28,6 +28,13 @@ def lint() -> int:
     return 0
 
 
+def fuzz(arguments: Sequence[str]) -> int:
+    """Random requests to a server of the tests' own."""
+    DEVELOPMENT.install()
+    _stage("fuzzing", [DEVELOPMENT.program("python"), "-m", "tests.hostile.fuzzing", *arguments])
+    return 0
+
+
 def test_fast(arguments: Sequence[str]) -> int:
     """Lint, and all tests that need no browser."""
     lint()
@@ -46,6 +53,13 @@ def test(arguments: Sequence[str]) -> int:
     _stage("npm ci", [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], _DRIVER)
     _stage("browser tests", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", "browser", *arguments])
     print(f"All passed in {time.monotonic() - started:.0f} s.")
+    return 0
+
+
+def crash_test(arguments: Sequence[str]) -> int:
+    """What the tests do with a few kills, with as many as one asks for."""
+    DEVELOPMENT.install()
+    _stage("crash test", [DEVELOPMENT.program("python"), "-m", "tests.server.crash", *arguments])
     return 0
 
 

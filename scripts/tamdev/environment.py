@@ -108,8 +108,14 @@ _RUNTIME = Layer(
 )
 _DEVELOPMENT = Layer(
     "test-tools",
-    (("-r", "requirements-dev.txt"),),
-    ("requirements.txt", "requirements-torch.txt", "requirements-evaluate.txt", "requirements-dev.txt"),
+    (("-r", "requirements-dev.txt"), ("--no-deps", "-r", "requirements-dev-nodeps.txt")),
+    (
+        "requirements.txt",
+        "requirements-torch.txt",
+        "requirements-evaluate.txt",
+        "requirements-dev.txt",
+        "requirements-dev-nodeps.txt",
+    ),
 )
 #: What the engine sam-xmem needs, for those who want it: some GB.
 _TORCH = Layer("torch", (("-r", "requirements-torch.txt"),), ("requirements-torch.txt",))

@@ -1,4 +1,4 @@
-"""``tam checkpoints``: the published weights of SAM and XMem."""
+"""``tam checkpoints``: the published weights of SAM, XMem and E2FGVI-HQ."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ proxy. Exit codes: 0 all is well, 1 a file is missing, wrong or cannot be had, 2
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "checkpoints",
-        help="list, download and verify the published weights of SAM and XMem",
-        description="The published weights of SAM and XMem: list them, download them, verify them.",
+        help="list, download and verify the published weights of SAM, XMem and E2FGVI-HQ",
+        description="The published weights of SAM, XMem and E2FGVI-HQ: list them, download them, verify them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +43,10 @@ def add_parser(subparsers: Any) -> None:
     actions.add_parser("list", help="show the known checkpoints and which are here")
     download = actions.add_parser("download", help="download checkpoints; a broken download goes on where it stopped")
     download.add_argument("name", nargs="+", help="name or file of a checkpoint, as `list` shows them")
+    download.add_argument(
+        "--accept-licence", action="store_true",
+        help="download also what is licensed for some uses only (e2fgvi_hq: CC BY-NC 4.0, no commercial use)",
+    )  # fmt: skip
     verifying = actions.add_parser("verify", help="see whether files are the published ones")
     verifying.add_argument("name", nargs="*", help="name or file of a checkpoint (default: all that are here)")
 
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return _list(folder)
     wanted = [find_checkpoint(name) for name in args.name]
     if args.action == "download":
-        return _download(wanted, folder, settings.checkpoint_url)
+        return _download(wanted, folder, settings.checkpoint_url, args.accept_licence or settings.accept_licence)
     return _verify(wanted, folder)
 
 
@@ -68,11 +72,13 @@ def _list(folder: Path) -> int:
         kind = "sha256" if checkpoint.sha256 else "md5" if checkpoint.md5 else ""
         known = f"{kind}, known from third parties" if kind else "structure; no hash is known"
         print(f"\n{checkpoint.name}: {here}\n  {checkpoint.purpose}\n  {checkpoint.file}, {size}, {checkpoint.licence}")
+        if checkpoint.restriction:
+            print(f"  {checkpoint.restriction}: downloaded with --accept-licence only")
         print(f"  {checkpoint.url}\n  verified by: {known}")
     return 0
 
 
-def _download(wanted: list[Checkpoint], folder: Path, mirror: str) -> int:
+def _download(wanted: list[Checkpoint], folder: Path, mirror: str, consent: bool) -> int:
     from tqdm import tqdm
 
     for checkpoint in wanted:
@@ -82,7 +88,7 @@ def _download(wanted: list[Checkpoint], folder: Path, mirror: str) -> int:
                 bar.total = total
                 bar.update(here - bar.n)
 
-            verified = fetch(checkpoint, folder, structure_check(checkpoint), mirror, show)
+            verified = fetch(checkpoint, folder, structure_check(checkpoint), mirror, show, consent=consent)
         _print_verified(checkpoint, verified)
     return 0
 

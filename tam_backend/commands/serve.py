@@ -9,16 +9,17 @@ import os
 import signal
 import socket
 import sys
-from types import FrameType
-from typing import Any, NoReturn
+import threading
+import time
+from typing import Any
 
 from tam_backend.errors import TamError
 from tam_backend.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Requests served at once. Most of them wait: for frames of the compute lock, or for a video.
-THREADS = 32
+#: Seconds in which clicks under way are answered, and background work is parked, once the server is told to stop.
+ANSWERED_WITHIN, PARKED_WITHIN = 5.0, 10.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,11 +39,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. Raises TamError when the server cannot be started."""
     settings = Settings.from_env(os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from waitress.server import create_server
 
     from model import TrackAnything
-    from tam_backend.server.app import create_app
+    from tam_backend.server.app import THREADS, create_app
+    from tam_backend.server.logs import start_logging
+
+    start_logging(settings)
 
     app = create_app(settings, TrackAnything)
     try:
@@ -63,21 +66,19 @@ def run(args: argparse.Namespace) -> int:
             "TAM_BASIC_AUTH_PASSWORD, or both (docs/deploy.md)", args.host, args.port,
         )  # fmt: skip
 
-    def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        print(
-            f"Track anything is ready on http://{args.host}:{args.port} (engine: {app.extensions['tam'].engine.name})"
-        )
-        sys.stdout.flush()
-        server.run()
-    except (KeyboardInterrupt, SystemExit):
-        pass
-    finally:
-        server.close()
-        app.extensions["tam"].close()
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    service = app.extensions["tam"]
+    print(f"Track anything is ready on http://{args.host}:{args.port} (engine: {service.engine.name})")
+    sys.stdout.flush()
+    # In a thread of its own: it must go on until the last answer is out.
+    threading.Thread(target=server.run, name="serving", daemon=True).start()
+    told.wait()
+    log.info("stopping: what is under way is answered with what is finished, the rest goes on at the next start")
+    if service.drain(ANSWERED_WITHIN):
+        time.sleep(0.2)  # the answers are on their way
+    service.close(PARKED_WITHIN)
     # Requests that still compute are given up: nothing of theirs is half-written, and threads do not end by themselves.
     logging.shutdown()
     os._exit(0)

@@ -144,21 +144,30 @@ def _check_size(option: str, prompts: FramePrompts, video: Reader) -> None:
         raise BadInput(f"{option}: {e}") from e
 
 
-def _masks_of(option: MaskOption) -> Mapping[int, Mask]:
-    """Object id -> HxW bool of a PNG: an indexed one or one of grey ids, or black and white for a single object."""
+def read_id_map(path: Path, option: str) -> tuple[npt.NDArray[np.uint8], bool]:
+    """The pixel values of a PNG with masks, HxW uint8, and whether they are just object and background.
+
+    option: named in the BadInput that is raised if it cannot be read, or is a picture of something else.
+    """
     try:
-        with Image.open(option.path, formats=["PNG"]) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             values, is_binary = _values(image)
     except FileNotFoundError as e:
-        raise BadInput(f"--mask {option.text}: there is no file {option.path}") from e
+        raise BadInput(f"{option}: there is no file {path}") from e
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else "it is damaged or no PNG"
-        raise BadInput(f"--mask {option.text}: {option.path} cannot be read: {reason}") from e
+        raise BadInput(f"{option}: {path} cannot be read: {reason}") from e
     if values is None:
         raise BadInput(
-            f"--mask {option.text}: {option.path} is a colour or grey picture; a mask is an indexed PNG "
+            f"{option}: {path} is a colour or grey picture; a mask is an indexed PNG "
             "(pixel value = object) or a black and white one"
         )
+    return values, is_binary
+
+
+def _masks_of(option: MaskOption) -> Mapping[int, Mask]:
+    """Object id -> HxW bool of a PNG: an indexed one or one of grey ids, or black and white for a single object."""
+    values, is_binary = read_id_map(option.path, f"--mask {option.text}")
     present = [int(v) for v in np.unique(values) if v]
     if option.object_id is not None:
         if not is_binary and len(present) > 1:

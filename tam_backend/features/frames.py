@@ -80,6 +80,11 @@ class FrameFeatures:
         self._colours = FeatureStore(min(COLOURS_BYTES, self.store.max_bytes))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
 
+    def clear(self) -> None:
+        """Forget all that is held; it is computed again where it is needed."""
+        for store in (self.store, self.passing, self._colours):
+            store.clear()
+
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
 
@@ -146,21 +151,26 @@ class FrameFeatures:
         """How the pixels of ``target`` come from ``source``, its neighbour."""
 
         def compute() -> Arrival:
-            back, there = self.flow(video, target, source), self.flow(video, source, target)
-            height, width = back.shape[:2]
-            x = np.arange(width, dtype=np.float32) + back[..., 0]
-            y = np.arange(height, dtype=np.float32)[:, None] + back[..., 1]
-            returned = np.asarray(cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-            returned += back
-            error, motion = _squared(returned), _squared(back)
-            consistent = np.exp(-error / (CYCLE_ERROR + CYCLE_SHARE * motion))
+            back = self.flow(video, target, source)
             geometry = self.geometry(video)
             large = self._enlarge(video, back)
-            large[..., 0] *= geometry.work_width / width
-            large[..., 1] *= geometry.work_height / height
-            return Arrival(large, self._enlarge(video, consistent))
+            large[..., 0] *= geometry.work_width / back.shape[1]
+            large[..., 1] *= geometry.work_height / back.shape[0]
+            return Arrival(large, self._enlarge(video, self.consistency(video, source, target)))
 
         return self.passing.get((video.key, "arrival", source, target), compute)
+
+    def consistency(self, video: Reader, source: int, target: int) -> Array:
+        """hxw float32 in [0, 1] at the flow's size: how well, for each pixel of ``target``, the flow to ``source`` and
+        the one from there agree."""
+        back, there = self.flow(video, target, source), self.flow(video, source, target)
+        height, width = back.shape[:2]
+        x = np.arange(width, dtype=np.float32) + back[..., 0]
+        y = np.arange(height, dtype=np.float32)[:, None] + back[..., 1]
+        returned = np.asarray(cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+        returned += back
+        error, motion = _squared(returned), _squared(back)
+        return np.asarray(np.exp(-error / (CYCLE_ERROR + CYCLE_SHARE * motion)), np.float32)
 
     def _enlarge(self, video: Reader, values: Array) -> Array:
         height, width = self.geometry(video).work_shape

@@ -99,7 +99,7 @@ class Url:
 
 def parse_url(text: str) -> Url:
     """Read a URL strictly. Raises MediaError for anything but http(s), for user names and for odd hosts."""
-    shown = re.sub("//[^/]*@", "//", text.partition("?")[0])[:200]
+    shown = without_secrets(text)
     if _CONTROLS.search(text):
         raise MediaError(f"{shown!r} has control characters or backslashes, which no web address has")
     try:
@@ -119,6 +119,11 @@ def parse_url(text: str) -> Url:
     except ValueError as e:  # half a character
         raise MediaError(f"{shown!r} is not a web address: {e}") from e
     return Url(parts.scheme, host, port or _PORTS[parts.scheme], target)
+
+
+def without_secrets(text: str) -> str:
+    """An address for messages, readable or not: without what may be a password or a signature in it."""
+    return _printable(re.sub("//[^/]*@", "//", text.partition("?")[0]))[:120]
 
 
 def origin_of(text: str) -> tuple[str, str, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -32,6 +32,11 @@ from tam_backend.video.base import Reader
 log = logging.getLogger(__name__)
 
 
+#: How long one request may compute where many people are at work, in seconds. Then it is answered with what is
+#: finished: its own frame at least.
+CROWDED_SECONDS = 0.3
+
+
 class Background(Protocol):
     """Where the rest of the work goes; see BackgroundJobs."""
 
@@ -46,7 +51,8 @@ class ClickAnswers:
     """Answers clicks. Thread-safe.
 
     answer_seconds: how long one request may compute; what is finished then is sent, the rest goes on in the background
-    and comes with the next click. model_version: that of our predictions.
+    and comes with the next click. queue_limit: so many requests compute at once; more are told that the server is busy,
+    and their frames are computed in the background. model_version: that of our predictions.
     """
 
     def __init__(
@@ -61,8 +67,11 @@ class ClickAnswers:
         tracks: TrackTable,
         deliveries: DeliveryLog,
         answer_seconds: float,
+        queue_limit: int,
         model_version: str,
     ) -> None:
+        self._queue_limit = queue_limit
+        self._stopping = False
         self._objects = objects
         self._library = library
         self._clips = clips
@@ -82,8 +91,13 @@ class ClickAnswers:
         """How many requests are being answered."""
         return self._pending.running
 
+    def stop(self) -> None:
+        """Answer what is under way with what is finished; the rest is work for the next start."""
+        self._stopping = True
+
     def answer(self, task: Json, context: Json, config: LabelConfig, project: str, started: float) -> Json:
-        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the prompts.
+        """What answers a click: ``{"result": regions, "score": ...}``, the masks that change and the prompts; with
+        ``busy``, a sentence, if nothing was computed because too many others came before.
 
         started: time.monotonic() at which the request came. Raises BadInput or MediaError.
         """
@@ -104,13 +118,13 @@ class ClickAnswers:
         self._forget_dropped(work, asks)
         subject = frozenset(a.object for a in asks)
         ids = frozenset[str]().union(*(a.ids for a in asks))
-        ticket = Ticket(work, subject, ids, asks[0].draft, asks)
+        ticket = Ticket(work, subject, ids, asks[0].draft, asks, _person(task, work, asks[0]))
         siblings = self._pending.begin(ticket)
         drafts = Drafts(self._connections.current(), task)
         try:
             if self._incomplete(work, asks):
                 new_prompts = frozenset(p.id for a in asks for p in a.new_prompts)
-                if saved := drafts.saved_after(new_prompts, lambda: ticket.overtaken):
+                if saved := drafts.saved_after(new_prompts, lambda: ticket.overtaken or self._stopping):
                     task = task | {"drafts": saved}
                     ticket.work = asks = parse_asks(task, context, config, frames)
                 started = time.monotonic()
@@ -139,7 +153,7 @@ class ClickAnswers:
         if not ticket.overtaken and (new := [p for a in asks for p in a.new_prompts]):
             self._record(work, [*ticket.work, *others], f"prompt:{new[-1].id}", regions)
         score = float(np.mean([r["score"] for r in regions if "score" in r] or [0.0]))
-        return {"result": regions, "score": score}
+        return {"result": regions, "score": score} | ({"busy": ticket.busy} if ticket.busy else {})
 
     def _with_prediction(self, task: Json) -> Json:
         """The task as the page shows it: with neither draft nor annotation it begins with our prediction."""
@@ -253,7 +267,7 @@ class ClickAnswers:
             return regions
         new_prompts = frozenset(p.id for a in ticket.work for p in a.new_prompts)
         patient = any(at_risk(r) and r["item_index"] not in late.get(key(r)[:2], ()) for r in regions)
-        found = drafts.saved_after(new_prompts, lambda: ticket.overtaken, patient=patient)
+        found = drafts.saved_after(new_prompts, lambda: ticket.overtaken or self._stopping, patient=patient)
         saved = [r for draft in found for r in draft["result"]]
         if not saved:
             log.info("task %s: no draft was saved after the click; frames shown before wait for the next", ticket.task)
@@ -348,7 +362,13 @@ class ClickAnswers:
         """The regions for several objects: masks unless a newer request came, and the prompts in any case."""
         regions: list[Json] = []
         for ask in asks:
-            with self._turns.request():
+            with self._turns.request() as ahead:
+                if ahead >= self._queue_limit:
+                    ticket.busy = (
+                        f"busy, position {ahead + 1}: the masks are computed when it is this one's turn, and come with "
+                        "the next click, or when the task is opened again"
+                    )
+                    log.warning("task %s, %s: %s", work.task, ask.label, ticket.busy)
                 masks = list(self._masks(ask, rivals, ticket, task, work, clip, reader, deadline))
             if not ticket.overtaken:
                 regions += masks
@@ -375,12 +395,18 @@ class ClickAnswers:
             if not target.anchors:
                 return
             [target] = self._objects.against([target], [r for r in rivals if r.ask.object != ask.object])
-            track = self._background.begin(track_of(target))
+            track = self._background.begin(track_of(target, reader.key))
+            if ticket.busy:
+                self._background.release(track)
+                yield from self._objects.finished(target, tracker)
+                return
             done: set[int] = set()
+            person = ticket.person
+            hurried = time.monotonic() + CROWDED_SECONDS
             steps = tracker.steps(target.anchors, track.focus)
             try:
                 while not ticket.overtaken:
-                    with self._turns.interactive():
+                    with self._turns.interactive(person):
                         step = next(steps, None)
                     if step is None:
                         return
@@ -390,12 +416,19 @@ class ClickAnswers:
                         region = self._objects.region(target, step, tracker)
                         if region is not None:
                             yield region
-                    if time.monotonic() > deadline:
+                    now = time.monotonic()
+                    if now > deadline or self._stopping or (now > hurried and self._turns.crowded):
                         yield from self._objects.finished(target, tracker, frozenset(done))
                         return
             finally:
                 steps.close()
                 self._background.release(track)
+
+
+def _person(task: Json, work: Work, ask: Ask) -> Hashable:
+    """Who asks, as far as Label Studio tells: drafts in a request are those of the user who made it."""
+    users = {d["user"] for d in task.get("drafts") or [] if isinstance(d, dict) and isinstance(d.get("user"), str)}
+    return users.pop() if len(users) == 1 else (work, ask.draft or ask.ids)
 
 
 def project_number(task: Json, project: str | None) -> int | None:
@@ -412,8 +445,8 @@ def work_of(task: Json, project: int | None, clip: Clip) -> Work:
     return Work(clip.label_studio, project or 0, task_id if isinstance(task_id, int) else 0)
 
 
-def track_of(target: TaskObject) -> Track:
-    """What goes on in the background."""
+def track_of(target: TaskObject, content: str) -> Track:
+    """What goes on in the background. content: key of the video's content."""
     ask, clip = target.ask, target.clip
     return Track(
         work=target.work,
@@ -425,4 +458,5 @@ def track_of(target: TaskObject) -> Track:
         anchors=target.anchors,
         prompts=tuple(echo_prompt(p) for p in ask.prompts),
         draft=ask.draft,
+        content=content,
     )

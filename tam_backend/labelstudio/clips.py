@@ -13,9 +13,11 @@ from typing import Any
 from tam_backend.errors import BadInput, LabelStudioError, MediaError
 from tam_backend.labelstudio.config import LabelConfig
 from tam_backend.labelstudio.connections import Client, Connection
+from tam_backend.labelstudio.cuts import CUT_KEY, PLAN_KEY, Cut, CutPlan
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks
 from tam_backend.labelstudio.media import absolute_url
+from tam_backend.labelstudio.seeds import SEEDS_KEY, seeds_within
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ class ClipFiller:
         if first is None:
             if any(parsed):
                 raise BadInput(f"{config.frames_key(image)!r} mixes our frames with others; import the task again")
+            if shown := self._pictures_of_video(data, config, connection, project):
+                return shown
             urls = [absolute_url(url, connection, project) for url in frames]
             video = self._library.register("images", urls, connection)
             return Clip(video, range(len(urls)), connection.url if connection else "")
@@ -82,6 +86,26 @@ class ClipFiller:
         if parsed != expected:
             raise BadInput(f"{config.frames_key(image)!r} is not one unbroken range of frames; import the task again")
         return Clip(first[0], range(first[1], first[1] + len(frames)), self._library.host(first[0]))
+
+    def _pictures_of_video(
+        self, data: Json, config: LabelConfig, connection: Connection | None, project: int | None
+    ) -> Clip | None:
+        """The part of a video that a task shows as pictures made elsewhere; None if it does not say so.
+
+        Then the video is what is read: it is the same for all its tasks, and its pixels were not packed twice.
+        """
+        cut, address = Cut.of_task(data, config), data.get(config.video_key)
+        if CUT_KEY not in data or cut is None or not isinstance(address, str) or "/" not in address:
+            return None
+        url = absolute_url(address, connection, project)
+        video = self._library.register("video", [url], connection, cut.every, cut.first)
+        first = cut.first // cut.every
+        return Clip(video, range(first, first + cut.count), connection.url if connection else "")
+
+    def numbers_of(self, data: Json, config: LabelConfig, clip: Clip) -> dict[int, int]:
+        """Frame number in the original video -> frame as the engines count, of those that a task shows."""
+        cut = Cut.of_task(data, config)
+        return dict(zip(cut.frames, clip.frames, strict=True)) if cut else {}
 
     def base_of(self, data: Json, config: LabelConfig) -> str:
         """The address of this server in a task's frames, "" if they are not ours."""
@@ -96,12 +120,17 @@ class ClipFiller:
         frames = data.get(config.frames_key())
         if not isinstance(frames, list) or not frames or not all(isinstance(f, str) for f in frames):
             return True
-        ours = self._links.parse(frames[0])
-        if ours is None:
+        if self._links.parse(frames[0]) is None:
             return False
-        if str(data.get(NOTE_KEY, "")).startswith("ERROR"):
-            return True
-        return frames[0] != self._links.url(base, *ours)
+        return _is_error(data) or self.is_moved(data, config, base)
+
+    def is_moved(self, data: Json, config: LabelConfig, base: str) -> bool:
+        """Whether a task has a video's frames under addresses that we would not give them now."""
+        frames = data.get(config.frames_key())
+        if not isinstance(frames, list) or not frames or _is_error(data):
+            return False
+        ours = self._links.parse(frames[0])
+        return ours is not None and frames[0] != self._links.url(base, *ours)
 
     def fill(self, task_id: int, project_id: int, config: LabelConfig, connection: Connection, base: str) -> None:
         """Give a task its frames. Reads the task anew, so a task that was filled meanwhile is left as it is.
@@ -118,17 +147,21 @@ class ClipFiller:
                 return
             key = config.frames_key()
             moved = self._moved(data.get(key), base)
-            if moved and not str(data.get(NOTE_KEY, "")).startswith("ERROR"):
+            if moved and not _is_error(data):
                 client.replace_task_data(task_id, {**data, key: moved})
                 return
             video = ""
             try:
+                plan = CutPlan.of_task(data) or CutPlan(self._clip_length)
                 url = absolute_url(data[config.video_key], connection, project_id)
                 video = self._library.register("video", [url], connection)
                 reader = self._library.open(video)
                 count, warning = len(reader), getattr(reader, "warning", None)
                 reader.close()
-            except MediaError as e:
+                if plan.every > 1:
+                    video = self._library.register("video", [url], connection, plan.every, plan.first)
+                tasks = [self._clip_data(data, key, cut, video, base, count, warning) for cut in plan.cuts(count)]
+            except (MediaError, BadInput) as e:
                 log.warning("task %s: %s", task_id, e)
                 if not video:  # there is no address to register; its text stands for it
                     video = self._library.register("error", [str(data[config.video_key])[:2000]], connection)
@@ -136,22 +169,25 @@ class ClipFiller:
                 frames = [self._links.url(base, video, 0)]
                 client.replace_task_data(task_id, {**data, key: frames, NOTE_KEY: f"ERROR: {e}"})
                 return
-            clips = [
-                range(start, min(start + self._clip_length, count)) for start in range(0, count, self._clip_length)
-            ]
-            tasks = [
-                {
-                    **data,
-                    key: [self._links.url(base, video, i) for i in clip],
-                    NOTE_KEY: f"frames {clip.start} to {clip.stop - 1} of {count}"
-                    + (f"; {warning}" if warning else ""),
-                }
-                for clip in clips
-            ]
             if len(tasks) > 1:
                 self._create_once(client, task_id, project_id, tasks[1:], key)
             client.replace_task_data(task_id, tasks[0])
             log.info("task %s: %d frames in %d task(s)", task_id, count, len(tasks))
+
+    def _clip_data(
+        self, data: Json, key: str, cut: Cut, video: str, base: str, count: int, warning: str | None
+    ) -> Json:
+        """Data of the task that shows a part of a video with ``count`` frames."""
+        first = cut.first // cut.every
+        note = f"frames {cut.first} to {cut.frames[-1]} of {count}"
+        clip = {
+            **{k: v for k, v in data.items() if k not in (PLAN_KEY, SEEDS_KEY)},
+            key: [self._links.url(base, video, i) for i in range(first, first + cut.count)],
+            NOTE_KEY: note + (f", every {cut.every}" if cut.every > 1 else "") + (f"; {warning}" if warning else ""),
+            CUT_KEY: cut.as_json(),
+        }
+        seeds = seeds_within(data, cut.frames)
+        return clip | ({SEEDS_KEY: seeds} if seeds else {})
 
     def _moved(self, frames: object, base: str) -> list[str]:
         """The frames under the present address of this server, if they are all ours; else []."""
@@ -176,6 +212,11 @@ class ClipFiller:
             note.write_text(json.dumps({"clips": len(tasks) + 1}))
         if tasks:
             client.import_tasks(project_id, tasks)
+
+
+def _is_error(data: Json) -> bool:
+    """Whether a task has the picture that is shown in place of a video."""
+    return str(data.get(NOTE_KEY, "")).startswith("ERROR")
 
 
 def project_of(task: Json, project: str | None) -> int:

@@ -36,6 +36,9 @@ EXAMPLE = """\
 </View>
 """
 
+#: Characters of a configuration that is read. Some are kept, and thousands of labels fit.
+MAX_LENGTH = 1_000_000
+
 _MASK_TAGS = {"BrushLabels": "brushlabels", "BitmaskLabels": "bitmasklabels"}
 
 
@@ -86,9 +89,11 @@ class LabelConfig:
         return dict(self.frames_keys)[image] if image is not None else self.frames_keys[0][1]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def parse_label_config(xml: str) -> LabelConfig:
     """Read a labeling configuration. Raises LabelConfigError saying what to change, with XML to paste."""
+    if len(xml) > MAX_LENGTH:
+        raise LabelConfigError(f"the labeling configuration has {len(xml)} characters; the limit is {MAX_LENGTH}")
     try:
         root = SafeElementTree.fromstring(xml)
     except (ParseError, defusedxml.DefusedXmlException, ValueError) as e:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from tam_backend.errors import LabelStudioError, MediaError, NotFound
+from tam_backend.errors import LabelStudioError, MediaError, NotFound, Unreachable
 from tam_backend.labelstudio.addresses import origin_of, parse_url
 from tam_backend.labelstudio.tokens import Credentials, is_usable
 from tam_backend.labelstudio.transport import ask_label_studio, server_time
@@ -25,7 +25,7 @@ TIMEOUT = (5.0, 60.0)
 _MAX_TOKENS = 4
 _MAX_COMPLAINTS = 20
 #: For tasks with cloud URIs as they were imported, not as addresses for the page of one task: we write data back.
-_AS_IMPORTED = {"resolve_uri": "false"}
+AS_IMPORTED = {"resolve_uri": "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,18 @@ def _decoded(body: bytes) -> Any:
     return json.loads(body) if body else None
 
 
+def _reason(body: bytes) -> str:
+    """What an answer that refuses something says about why."""
+    try:
+        answer = json.loads(body)
+        reasons = answer.get("validation_errors") or answer.get("detail") or answer
+    except (ValueError, AttributeError):
+        return body[:200].decode(errors="replace")
+    if isinstance(reasons, dict):
+        reasons = [r for found in reasons.values() for r in (found if isinstance(found, list) else [found])]
+    return "; ".join(map(str, reasons if isinstance(reasons, list) else [reasons]))[:400]
+
+
 def _rank(age: int, connection: Connection) -> tuple[bool, bool, int]:
     credentials = connection.credentials
     return not credentials.refused, credentials.confirmed, age
@@ -198,9 +210,13 @@ class Client:
         """Create tasks in one request: all of them or none."""
         self._call("POST", f"/api/projects/{project_id}/import", json=tasks)
 
-    def project_tasks(self, project_id: int) -> list[dict[str, Any]]:
-        """All tasks of a project with their data."""
+    def project_tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
+        """All tasks of a project with their data, fetched page by page."""
         return self._tasks({"project": project_id})
+
+    def projects(self) -> Iterator[dict[str, Any]]:
+        """All projects that the token's person sees, fetched page by page."""
+        return self._pages("/api/projects/", {}, "results", "count")
 
     def find_task(self, project_id: int, task_id: int) -> dict[str, Any] | None:
         """One task with its data, annotations and predictions; None if it, or its project, is gone."""
@@ -235,18 +251,20 @@ class Client:
     def _tasks_where(self, project_id: int, name: str, kind: str, value: object) -> list[dict[str, Any]]:
         condition = {"filter": name, "operator": "equal", "type": kind, "value": value}
         query = json.dumps({"filters": {"conjunction": "and", "items": [condition]}})
-        return self._tasks({"project": project_id, "query": query})
+        return list(self._tasks({"project": project_id, "query": query}))
 
-    def _tasks(self, which: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All pages of a list of tasks."""
-        tasks: list[dict[str, Any]] = []
-        page = 1
+    def _tasks(self, which: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        return self._pages("/api/tasks", {**which, **AS_IMPORTED, "fields": "all"}, "tasks", "total")
+
+    def _pages(self, path: str, which: Mapping[str, Any], items: str, count: str) -> Iterator[dict[str, Any]]:
+        """What is on all pages of a list."""
+        seen, page = 0, 1
         while True:
-            parameters = {**which, **_AS_IMPORTED, "fields": "all", "page": page, "page_size": 100}
-            answer = self._call("GET", "/api/tasks", params=parameters)
-            tasks += answer["tasks"]
-            if len(tasks) >= answer["total"] or not answer["tasks"]:
-                return tasks
+            answer = self._call("GET", path, params={**which, "page": page, "page_size": 100})
+            yield from answer[items]
+            seen += len(answer[items])
+            if seen >= answer[count] or not answer[items]:
+                return
             page += 1
 
     def _call(
@@ -256,10 +274,16 @@ class Client:
         *,
         params: dict[str, Any] | None = None,
         json: Any = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
     ) -> Any:
-        """One call. A redirect is not followed: the token is for the address that was named, and no other."""
+        """One call. A redirect is not followed: the token is for the address that was named, and no other.
+
+        body: of ``content_type``, in place of ``json``.
+        """
         url = f"{self._connection.url}{path}" + (f"?{urlencode(params)}" if params else "")
-        status, headers, body = self._send(method, url, None if json is None else _encoded(json))
+        sent = body if json is None else _encoded(json)
+        status, headers, answer = self._send(method, url, sent, content_type)
         if status == 401:
             raise LabelStudioError(self._connection.credentials.refusal())
         if 300 <= status < 400:
@@ -269,22 +293,28 @@ class Client:
             )
         self._now = server_time(headers) or self._now
         if status >= 400:
-            text = body[:200].decode(errors="replace")
-            raise (NotFound if status == 404 else LabelStudioError)(
-                f"Label Studio answered {status} to {method} {path}: {text}"
-            )
+            kinds = {404: NotFound, **dict.fromkeys((502, 503, 504), Unreachable)}
+            reason = _reason(answer)
+            raise kinds.get(status, LabelStudioError)(f"Label Studio answered {status} to {method} {path}: {reason}")
         try:
-            return _decoded(body)
+            return _decoded(answer)
         except ValueError as e:
             raise LabelStudioError(f"Label Studio's answer to {method} {path} is not JSON") from e
 
-    def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, Mapping[str, str], bytes]:
+    def _timeout_for(self, content: bytes | None) -> tuple[float, float]:
+        """(connect, read) seconds for a call with this body."""
+        return self._timeout
+
+    def _send(
+        self, method: str, url: str, content: bytes | None, content_type: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Send; once more, with new headers, if an access token has ended meanwhile."""
         credentials = self._connection.credentials
         for again in (True, False):
             authorization = credentials.headers()
-            kind = {} if content is None else {"Content-Type": "application/json"}
-            answer = ask_label_studio(method, url, {**authorization, **kind}, self._timeout, content)
+            kind = {} if content is None else {"Content-Type": content_type}
+            timeout = self._timeout_for(content)
+            answer = ask_label_studio(method, url, {**authorization, **kind}, timeout, content)
             if not (answer[0] == 401 and again and credentials.renew(authorization)):
                 break
         credentials.note(answer[0])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -104,7 +105,8 @@ class Deliveries:
             waiting = [self._complete(draft, track.work, clip, config, client, LEFT_ALONE) for draft in own]
             return _LOOK_AGAIN if any(waiting) else None
         if not drafts and not task.get("annotations"):
-            if min(self._activity.idle_seconds(track.work), time.time() - track.asked) < LEFT_ALONE:
+            asked = _seconds_since(track.asked) if track.prompts else LEFT_ALONE  # seeds were asked for by no page
+            if min(self._activity.idle_seconds(track.work), asked) < LEFT_ALONE:
                 return _LOOK_AGAIN  # the page saves its first draft some seconds after the click
             self._predict(track.work, task, config, client)
         # Otherwise the person has submitted, or left before the page saved anything while others work on the task.
@@ -143,7 +145,7 @@ class Deliveries:
         frames = range(min(c.start for c in targets.values()), max(c.stop for c in targets.values()))
         plan = Track(
             work=track.work, tag=track.tag, label=track.label, video=track.video, frames=frames, focus=track.focus,
-            anchors=anchors, prompts=track.prompts, draft=track.draft, follows=True,
+            anchors=anchors, prompts=track.prompts, draft=track.draft, follows=True, content=track.content,
         )  # fmt: skip
         return FollowPlan(plan, tuple(sorted(targets.items(), key=lambda t: abs(t[1].start - track.focus))))
 
@@ -317,8 +319,10 @@ class Deliveries:
             client.replace_prediction(number, prediction)
         else:
             number = client.create_prediction(work.task, prediction)
+        asked = {(t.tag, t.label) for t in self._tracks.of_task(work.label_studio, work.task) if t.prompts}
         for (tag, label), indices in frames.items():
-            self._inherited.set(work, tag, label, anchors[tag, label])
+            if (tag, label) not in asked:  # prompts of the task itself are in its regions, and change there
+                self._inherited.set(work, tag, label, anchors[tag, label])
             self._deliveries.record(work, tag, label, _prediction_marker(work), indices)
         self._predictions.set(work, number, digest, self._clips.base_of(task["data"], config))
         log.info("task %s: prediction %s has %d regions", work.task, number, len(prediction["result"]))
@@ -404,6 +408,12 @@ def parse_config(project: Mapping[str, Any]) -> LabelConfig:
         return parse_label_config(str(project.get("label_config", "")))
     except BadInput as e:
         raise Obsolete("the project's labeling configuration was changed and cannot take masks any more") from e
+
+
+def _seconds_since(moment: float) -> float:
+    """By the clock of this machine; infinite for a moment to come: then the clock was set back, and says nothing."""
+    passed = time.time() - moment
+    return passed if passed >= 0 else math.inf
 
 
 def _prediction_marker(work: Work) -> str:

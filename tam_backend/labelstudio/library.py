@@ -18,18 +18,23 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tam_backend.errors import LabelStudioError, MediaError
 from tam_backend.labelstudio.addresses import cloud_uri, origin_of
 from tam_backend.labelstudio.connections import Connection, Connections
-from tam_backend.labelstudio.media import Downloader
+from tam_backend.labelstudio.localfiles import LocalFiles, is_local
+from tam_backend.labelstudio.media import MAX_IMAGES, Downloader
 from tam_backend.labelstudio.mediacache import MediaCache
 from tam_backend.tracking.filestore import write_atomically
 from tam_backend.video import open_images, open_video
 from tam_backend.video.base import Reader
+from tam_backend.video.cache import FrameCache
+from tam_backend.video.container import Limits
+from tam_backend.video.firstlook import FirstLook
+from tam_backend.video.subsample import EveryNth
 
-#: How many readers stay open. Each may hold its decoder's cache of frames.
+#: How many readers stay open. Each holds its decoder.
 OPEN_READERS = 4
 #: After a failure the same video is not tried again for this long.
 RETRY_SECONDS = 20.0
-#: Bytes of decoded frames that one reader keeps. A request that tracks has two readers.
-READER_CACHE = 96 << 20
+#: Bytes of decoded frames of all readers together, unless said otherwise.
+FRAME_BYTES = 1 << 30
 _UPLOADS = "/data/upload/"
 #: Bytes of disk for downloads, unless said otherwise.
 CACHE_BYTES = 50_000_000_000
@@ -37,15 +42,20 @@ CACHE_BYTES = 50_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address."""
+    """Where a video comes from. urls: one for a video file, or one for each frame. host: the Label Studio's address.
+
+    every, offset: which of its frames count (see EveryNth).
+    """
 
     kind: str
     urls: tuple[str, ...]
     host: str
+    every: int = 1
+    offset: int = 0
 
     @property
     def id(self) -> str:
-        content = json.dumps([self.kind, self.urls, self.host])
+        content = json.dumps([self.kind, self.urls, self.host, *([self.every, self.offset] if self.every > 1 else [])])
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -53,28 +63,48 @@ class VideoLibrary:
     """Videos by id, below ``root``. Thread-safe; two callers of one video wait for one download.
 
     cache_bytes: disk space for downloads. Those not used for longest are dropped first, and fetched again when they are
-    opened; one that somebody has a reader of is not dropped.
+    opened; one that somebody has a reader of is not dropped. local: files of this machine that may be read. limits: of
+    what is opened. first_look: takes the first look at every file.
     """
 
     def __init__(
-        self, root: Path, downloader: Downloader, connections: Connections, cache_bytes: int = CACHE_BYTES
+        self,
+        root: Path,
+        downloader: Downloader,
+        connections: Connections,
+        cache_bytes: int = CACHE_BYTES,
+        frame_bytes: int = FRAME_BYTES,
+        *,
+        local: LocalFiles | None = None,
+        limits: Limits | None = None,
+        first_look: FirstLook | None = None,
     ) -> None:
+        self.frames = FrameCache(frame_bytes)
         self._root = root
         self._downloader = downloader
         self._connections = connections
+        self._local = local or LocalFiles()
+        self._limits = limits or Limits()
+        self._first_look = first_look or FirstLook()
         self._cache = MediaCache(root, cache_bytes, self._release)
         self._readers: OrderedDict[str, Reader] = OrderedDict()
         self._failures: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
         self._video_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def register(self, kind: str, urls: Sequence[str], connection: Connection | None) -> str:
+    def register(
+        self, kind: str, urls: Sequence[str], connection: Connection | None, every: int = 1, first: int = 0
+    ) -> str:
         """Note where a video comes from and return its id. Nothing is downloaded. kind: "video", "images", or "error"
-        for an address that cannot be resolved."""
-        source = Source(kind, tuple(urls), connection.url if connection else "")
+        for an address that cannot be resolved. every, first: only every so many-th frame counts, ``first`` among them.
+        """
+        source = Source(kind, tuple(urls), connection.url if connection else "", every, first % every)
         path = self._root / source.id / "source.json"
         if not path.exists():
-            _write(path, json.dumps(asdict(source)))
+            try:
+                _write(path, json.dumps(asdict(source)))
+            except OSError as e:
+                raise MediaError(f"the backend's data directory cannot be written ({e.strerror})") from e
         return source.id
 
     def open(self, video: str) -> Reader:
@@ -138,9 +168,11 @@ class VideoLibrary:
             try:
                 files = self._files(video, source)
                 if source.kind == "images":
-                    reader: Reader = open_images(files, cache_dir=self._root / "index")
+                    reader: Reader = self._open_images(files)
                 else:
                     reader = self._open_video(files[0], source)
+                if source.every > 1:
+                    reader = EveryNth(reader, source.every, source.offset)
                 return _holding(reader, os.dup(held))
             finally:
                 os.close(held)
@@ -148,23 +180,38 @@ class VideoLibrary:
             self._failures[video] = (time.monotonic(), str(e))
             raise
 
+    def _open_images(self, files: list[Path]) -> Reader:
+        reader = open_images(files, cache_dir=self._root / "index", max_pixels=self._limits.max_pixels)
+        self._first_look.images(files, reader.key, self._limits)
+        return reader
+
     def _open_video(self, file: Path, source: Source) -> Reader:
+        limits = self._limits
         try:
-            return open_video(file, cache_dir=self._root / "index", cache_bytes=READER_CACHE)
+            return open_video(
+                file, cache_dir=self._root / "index", shared=self.frames, threads=1, max_pixels=limits.max_pixels,
+                max_frames=limits.max_frames, max_seconds=limits.max_seconds, make_index=self._first_look.video,
+            )  # fmt: skip
         except MediaError:
-            if _UPLOADS not in source.urls[0]:  # uploads never change; anything else may be mended where it is
+            # Uploads never change; anything else may be mended where it is. A local file is not ours.
+            if _UPLOADS not in source.urls[0] and not is_local(source.urls[0]):
                 file.unlink(missing_ok=True)
             raise
 
     def _source(self, video: str) -> Source:
         try:
             fields = json.loads((self._root / video / "source.json").read_text())
-            return Source(fields["kind"], tuple(fields["urls"]), fields["host"])
+            every, offset = int(fields.get("every", 1)), int(fields.get("offset", 0))
+            return Source(fields["kind"], tuple(fields["urls"]), fields["host"], every, offset)
         except (OSError, ValueError, KeyError) as e:
             raise MediaError(f"video {video} is not known here; open its task in Label Studio again") from e
 
     def _files(self, video: str, source: Source) -> list[Path]:
-        """The downloaded files. They keep their names, which messages show to people."""
+        """The downloaded files, or the local ones. They keep their names, which messages show to people."""
+        if any(is_local(url) for url in source.urls):
+            if len(source.urls) > MAX_IMAGES:
+                raise MediaError(f"the task lists {len(source.urls)} images; at most {MAX_IMAGES} are read")
+            return [self._local.find(url, image=source.kind == "images") for url in source.urls]
         folder = self._cache.folder(video)
         files = [(url, folder / f"{i:05d}" / _file_name(url)) for i, url in enumerate(source.urls)]
         if not all(path.exists() for _, path in files):

@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from tam_backend.errors import LabelStudioError, MediaError
-from tam_backend.labelstudio.addresses import MediaRules, parse_url
+from tam_backend.labelstudio.addresses import MediaRules, parse_url, without_secrets
 from tam_backend.labelstudio.connections import Connection
 from tam_backend.labelstudio.fetching import Job, Patience, Room, Stopped, fetch
+from tam_backend.labelstudio.localfiles import is_local
 from tam_backend.labelstudio.partial import Partial
 from tam_backend.labelstudio.redirects import Fetcher
 from tam_backend.settings import Settings
@@ -32,36 +33,40 @@ _LOG_SECONDS = 10.0
 def absolute_url(address: object, connection: Connection | None, project: int | None = None) -> str:
     """Resolve an address as it stands in task data (``/data/upload/...``, ``http://...``, ``s3://...``).
 
-    project: id of the task's project; Label Studio resolves cloud URIs with its storages. Raises MediaError.
+    project: id of the task's project; Label Studio resolves cloud URIs with its storages. ``file:`` addresses stay as
+    they are: whether such a file is read is decided when it is opened (``localfiles``). Raises MediaError.
     """
     if not isinstance(address, str) or not address.strip():
         raise MediaError(f"the task's data has {address!r:.80} where the address of a video or picture should be")
     address = address.strip()
+    shown = without_secrets(address)
     try:
         parts = urlsplit(address)
         address.encode()
     except ValueError as e:  # half a bracket, half a character
-        raise MediaError(f"{address!r:.120} is not an address: {e}") from e
+        raise MediaError(f"{shown!r} is not an address: {e}") from e
     scheme = parts.scheme.lower()
     if scheme in ("http", "https"):
         if connection is None or connection.owns(address) or not parts.path.endswith(_LOCAL_FILES):
             return address
         # A local-files storage writes Label Studio's public name into its tasks; we may reach it under another.
         return f"{connection.url}{_LOCAL_FILES}?{parts.query}"
+    if is_local(address):
+        return address
     cloud = scheme in CLOUD_SCHEMES
     if (scheme and not cloud) or address.startswith("//"):
         raise MediaError(
-            f"cannot read {address:.120}: only uploads, local files of Label Studio, http(s) addresses and "
+            f"cannot read {shown}: only uploads, local files of Label Studio, http(s) addresses and "
             f"{', '.join(f'{s}://' for s in CLOUD_SCHEMES)} can be read"
         )
     if connection is None:
         raise MediaError(
-            f"cannot read {address:.120}: the address of Label Studio is not known yet. Open the project once so that "
+            f"cannot read {shown}: the address of Label Studio is not known yet. Open the project once so that "
             "Label Studio connects, or set TAM_LABEL_STUDIO_URL"
         )
     if cloud:
         if project is None:
-            raise MediaError(f"cannot read {address:.120}: the request does not say to which project its task belongs")
+            raise MediaError(f"cannot read {shown}: the request does not say to which project its task belongs")
         # By project rather than by task: the address stays good when the task is deleted, and is one for all its tasks.
         encoded = base64.urlsafe_b64encode(address.encode()).decode()
         return f"{connection.url}/projects/{project}/presign/?fileuri={encoded}"

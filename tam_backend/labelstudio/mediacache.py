@@ -54,6 +54,11 @@ class MediaCache:
         with contextlib.suppress(OSError):
             os.utime(self.folder(video))
 
+    def sizes(self, before: float | None = None) -> dict[str, int]:
+        """Bytes of each video that is here; with ``before``, of those last used before that Unix time."""
+        videos = [p.parent.name for p in self._root.glob("*/media") if not p.parent.name.startswith(_DROPPED)]
+        return {v: _size(self.folder(v)) for v in videos if before is None or self._last_used(v) < before}
+
     @contextlib.contextmanager
     def filling(self, video: str) -> Iterator[Callable[[int], None]]:
         """Download a video, alone among all processes; hold it meanwhile. Gives what makes room for further bytes."""
@@ -92,7 +97,7 @@ class MediaCache:
         for video in sorted(sizes.keys() - self._promised.keys(), key=self._last_used):
             if self._slack >= 0 and disk >= 0:
                 break
-            if sizes[video] and self._drop_one(video):
+            if sizes[video] and self.drop(video):
                 log.info("dropped video %s (%.0f MB) to make room", video, sizes[video] / 1e6)
                 self._slack += sizes[video]
                 disk += sizes[video]
@@ -100,7 +105,8 @@ class MediaCache:
             log.warning("the videos in use take %.0f MB more than TAM_MEDIA_CACHE_MB allows", -self._slack / 1e6)
         self._scanned = time.monotonic()
 
-    def _drop_one(self, video: str) -> bool:
+    def drop(self, video: str) -> bool:
+        """Drop a video unless somebody uses it. Returns whether it was dropped."""
         self._release(video)
         try:
             descriptor = self._flock(video, "in-use", fcntl.LOCK_EX | fcntl.LOCK_NB)

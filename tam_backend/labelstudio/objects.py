@@ -86,7 +86,8 @@ class TaskObjects:
             check_size(prompt.region, reader.height, reader.width, f"the point or box {prompt.id!r}")
         sent = self._sent_before(ask, task, work)
         anchors = self._inherited.get(work, *ask.object, ask.ids, corrects=bool(ask.ours))
-        anchors = {f: a for f, a in anchors.items() if f not in clip.frames} | self._anchors(
+        gone = {clip.frames[i] for i in sent.deleted}
+        anchors = {f: a for f, a in anchors.items() if f not in gone} | self._anchors(
             ask, clip, reader, work, tracker, sent.shown, remember
         )
         places = {r.get("id"): i for i, r in enumerate(newest_work(task, ask.ids).regions)}
@@ -144,7 +145,7 @@ class TaskObjects:
         return own_pixels(tracked, *others)
 
     def meta(self, tracked: TrackedFrame) -> Json:
-        return quality_note(self._engine.name, tracked.frame, tracked.quality)
+        return quality_note(self._engine.name, tracked.frame, tracked.quality, self._engine.version)
 
     def _sent_before(self, ask: Ask, task: Json, work: Work) -> _Sent:
         """A mask that arrived on the page and is not in the work saved after that was deleted by the person.

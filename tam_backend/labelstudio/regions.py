@@ -42,9 +42,11 @@ def mask_region(control: Control, label: str, frame: int, mask: Mask, score: flo
     }
 
 
-def quality_note(engine: str, frame: int, quality: float) -> dict[str, Any]:
-    """What ``meta`` says of a mask: who made it, on which frame of the video, and its estimated IoU."""
-    return {"engine": engine, "frame": frame, "quality": round(quality, 4)}
+def quality_note(engine: str, frame: int, quality: float, version: str = "") -> dict[str, Any]:
+    """What ``meta`` says of a mask: who made it, on which frame of the video, and its estimated IoU. version: of the
+    engine, "" if it is not to be told."""
+    made_by = {"engine": engine} | ({"version": version} if version else {})
+    return made_by | {"frame": frame, "quality": round(quality, 4)}
 
 
 def mark_next(region: Json) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import sqlite3
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,29 +19,46 @@ from tam_backend.labelstudio.clips import ClipFiller, project_of
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connection, Connections
 from tam_backend.labelstudio.delivery import Deliveries
-from tam_backend.labelstudio.library import VideoLibrary
+from tam_backend.labelstudio.library import FRAME_BYTES, VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
+from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
+from tam_backend.labelstudio.outcomes import OutcomeCounter
+from tam_backend.labelstudio.renewal import LinkRenewal
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
+from tam_backend.labelstudio.seeds import SEEDS_KEY, seeded_anchors
+from tam_backend.labelstudio.shapes import check_result, check_task, check_work
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
-from tam_backend.sessions.database import Database
+from tam_backend.sessions.database import FILE, Database
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.jobs import BackgroundJobs
+from tam_backend.sessions.memory import MemoryWatch, default_limit, resident_bytes
+from tam_backend.sessions.outcomes import OutcomeTable
+from tam_backend.sessions.owner import LOCK
 from tam_backend.sessions.predictions import PostedPredictions
 from tam_backend.sessions.seen import SeenMasks
+from tam_backend.sessions.shared import Shared
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.settings import Settings
 from tam_backend.tracking.store import MemoryStore
+from tam_backend.video.container import Limits
+from tam_backend.video.firstlook import FirstLook
 
 log = logging.getLogger(__name__)
 
 #: A batch request waits this long for a task's frames, then lets the work go on behind it.
 BATCH_WAIT_SECONDS = 20.0
+#: Addresses of this server under which tasks are looked for at once. Without TAM_PUBLIC_URL callers name them.
+_MAX_BASES = 20
+#: What decoded frames, and finished masks in memory, may take of the memory that the server may take.
+_FRAMES_SHARE, _RESULTS_SHARE = 0.25, 0.2
+#: So many batch requests wait at once; others are answered at once. Threads that wait serve nobody else.
+_BATCHES_WAITING = 8
 
 
 class Service:
@@ -47,15 +67,25 @@ class Service:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
         self.engine = engine or load_engine(settings.engine, settings)
-        self.links = FrameLinks(load_secret(settings.data_dir))
+        self.links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
+        limit = settings.memory_mb * 1_000_000 or default_limit()
         self.library = VideoLibrary(
-            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000
-        )
+            settings.data_dir / "videos", downloader, self.connections, settings.media_cache_mb * 1_000_000,
+            min(FRAME_BYTES, round(_FRAMES_SHARE * limit)),
+            local=LocalFiles(
+                settings.media_roots, settings.max_video_mb * 1_000_000, settings.max_image_mb * 1_000_000
+            ),
+            limits=Limits(
+                max_pixels=settings.max_megapixels * 1_000_000, max_frames=settings.max_video_frames,
+                max_seconds=settings.max_video_minutes * 60.0,
+            ),
+            first_look=FirstLook(settings.first_look_seconds, settings.first_look_mb * 1_000_000),
+        )  # fmt: skip
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
-        self._database = Database(settings.data_dir / "state.sqlite3")
-        self._memory = MemoryStore(settings.result_cache_mb * 1_000_000)
+        self._database = Database(settings.data_dir / FILE)
+        self._memory = MemoryStore(min(settings.result_cache_mb * 1_000_000, round(_RESULTS_SHARE * limit)))
         self._disk = DiskStore(self._database, settings.state_mb * 1_000_000)
         store = LayeredStore(self._memory, self._disk)
         self._tracks = tracks = TrackTable(self._database)
@@ -67,30 +97,50 @@ class Service:
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
             log_of_deliveries, inherited, settings.follow_frames, self.model_version,
         )  # fmt: skip
+        self._outcomes = OutcomeCounter(
+            OutcomeTable(self._database), log_of_deliveries, self.connections,
+            f"{self.engine.name} {self.engine.version}",
+        )  # fmt: skip
         turns = DeviceTurns()
         self.jobs = BackgroundJobs(
-            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / "background.lock", settings.finish
+            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
         )
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
         self._clicks = ClickAnswers(
             objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
-            log_of_deliveries, settings.answer_seconds, self.model_version,
+            log_of_deliveries, settings.answer_seconds, settings.queue_limit, self.model_version,
         )  # fmt: skip
+        # Finished masks last: each that a click needs would have to be read from disk again.
+        forget = (*self.engine.forget, self.library.frames.clear, lambda: self._memory.shrink(0))
+        self._watch = MemoryWatch(limit, forget)
+        self._same_clicks: Shared[Json] = Shared()
+        self._batches = threading.Semaphore(_BATCHES_WAITING)
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
         self._filling: dict[tuple[str, int], Future[None]] = {}
         self._filling_lock = threading.Lock()
         self._bases: set[str] = set()
+        self._renewal = LinkRenewal(self._clips, self.links, self.connections, settings)
         self._started = time.monotonic()
 
     @property
     def model_version(self) -> str:
         return f"tam-{__version__}-{self.engine.name}"
 
-    def close(self) -> None:
-        """Stop within a frame's time. Work in the background goes on at the next start."""
+    def drain(self, seconds: float) -> bool:
+        """Have the clicks under way answered with what is finished. Returns whether all were within ``seconds``."""
+        self._clicks.stop()
+        until = time.monotonic() + seconds
+        while self._clicks.running and time.monotonic() < until:
+            time.sleep(0.02)
+        return not self._clicks.running
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Stop within a frame's time, or ``timeout`` seconds. Work in the background goes on at the next start."""
+        self._renewal.close()
+        self._watch.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
-        self.jobs.close()
+        self.jobs.close(timeout)
         self._database.close()
 
     def status(self) -> Json:
@@ -108,6 +158,10 @@ class Service:
             "background_jobs": self.jobs.running,
             "result_cache_bytes": self._memory.nbytes,
             "state_bytes": self._disk.nbytes,
+            "frame_bytes": self.library.frames.bytes,
+            "memory_bytes": resident_bytes(),
+            "memory_limit_bytes": self._watch.limit,
+            "outcomes": self._outcomes.sums(),
         }
 
     def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:
@@ -132,23 +186,31 @@ class Service:
             "PROJECT_UPDATED",
             "ANNOTATION_CREATED",
             "ANNOTATION_UPDATED",
+            "ANNOTATIONS_DELETED",
         ):
             return
         tasks = event.get("tasks", [])
         if not isinstance(project, dict) or not isinstance(tasks, list):
             raise BadInput(f"{action} must carry project and tasks or annotation")
         if action == "TASKS_DELETED":
-            self._forget({t.get("id") for t in tasks if isinstance(t, dict)})
+            self._forget({t["id"] for t in tasks if isinstance(t, dict) and isinstance(t.get("id"), int)})
+            return
+        if action == "ANNOTATIONS_DELETED":
+            gone = event.get("annotations")
+            self._outcomes.forget(a.get("id") for a in (gone if isinstance(gone, list) else []) if isinstance(a, dict))
             return
         config = parse_label_config(str(project.get("label_config", "")))
         if action == "PROJECT_UPDATED":
             self._drop_removed_labels(project.get("id"), config)
         if action == "TASKS_CREATED":
-            for task in tasks:
+            for i, task in enumerate(tasks):
                 if isinstance(task, dict) and isinstance(task.get("data"), dict):
+                    check_task(task, f"tasks[{i}]")
                     self._fill(task, str(project.get("id")), config, base)
         elif isinstance(annotation := event.get("annotation"), dict):
-            self._workers.submit(self._repair, annotation, config)
+            check_work(annotation, "annotation")
+            self._workers.submit(self._saved, annotation, config)
+            self._workers.submit(self._count, annotation, project.get("id"), config)
 
     def predict(
         self, tasks: list[Json], label_config: str, context: Json | None, project: str | None, base: str
@@ -161,27 +223,64 @@ class Service:
         started = time.monotonic()
         config = parse_label_config(label_config)
         for i, task in enumerate(tasks):
-            if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
-                raise BadInput(f"tasks[{i}] must be an object with data")
+            check_task(task, f"tasks[{i}]")
         if context and context.get("result"):
             if len(tasks) != 1:
                 raise BadInput(f"an interactive request is about one task, not {len(tasks)}")
-            answer = self._clicks.answer(tasks[0], context, config, project or "", started)
+            check_result(context["result"], "params.context.result")
+            asked, given = tasks[0], context
+
+            def answered() -> Json:
+                return self._clicks.answer(asked, given, config, project or "", started)
+
+            # The very same request twice at once: one computation, and the same answer to both.
+            answer = self._same_clicks.get(json.dumps([asked, given, label_config, project]), answered)
             return [answer | {"model_version": self.model_version}]
         for task in tasks:
             self._deliveries.complete_at_opening(task, project, config)
         waiting = [f for t in tasks if (f := self._fill(t, project, config, base))]
-        for future in waiting:
-            left = BATCH_WAIT_SECONDS - (time.monotonic() - started)
+        if waiting and self._batches.acquire(blocking=False):
             try:
-                future.result(max(left, 0))
+                self._await(waiting, started + BATCH_WAIT_SECONDS)
+            finally:
+                self._batches.release()
+        # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
+        # it asks twice at once, and never ask for this task again.
+        return [[] for _ in range(len(tasks))]
+
+    @staticmethod
+    def _await(waiting: list[Future[None]], until: float) -> None:
+        for future in waiting:
+            try:
+                future.result(max(until - time.monotonic(), 0))
             except TimeoutError:
                 break
             except TamError as e:
                 log.warning("%s", e)
-        # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
-        # it asks twice at once, and never ask for this task again.
-        return [[] for _ in range(len(tasks))]
+
+    def _unseeded(self, task: Json) -> bool:
+        """Whether a task has seeds of which nothing was begun yet."""
+        connection, number = self.connections.current(), task.get("id")
+        if not task["data"].get(SEEDS_KEY) or connection is None or not isinstance(number, int):
+            return False
+        return not self._tracks.of_task(connection.url, number)
+
+    def _start_seeds(self, task_id: int, project: int, config: LabelConfig, connection: Connection) -> None:
+        """Begin to track what the seeds of a task say, for labels that nobody has begun. Raises TamError."""
+        data = Client(connection).task(project, task_id)["data"]
+        if not data.get(SEEDS_KEY):
+            return
+        clip = self._clips.find(data, config, connection, project=project)
+        with contextlib.closing(self.library.open(clip.video)) as reader:
+            frames = self._clips.numbers_of(data, config, clip)
+            seeded = seeded_anchors(data, config, frames, reader.height, reader.width)
+        work = Work(clip.label_studio, project, task_id)
+        begun = {(t.tag, t.label) for t in self._tracks.of_task(work.label_studio, work.task)}
+        for (control, label), anchors in seeded.items():
+            if (control.name, label) not in begun:
+                track = Track(work, control.name, label, clip.video, clip.frames, min(anchors), anchors)
+                self.jobs.release(self.jobs.begin(track))
+                log.info("task %s: %s is tracked from %d seed(s)", task_id, label, len(anchors))
 
     def _forget(self, tasks: set[Any]) -> None:
         """Tasks were deleted."""
@@ -196,6 +295,7 @@ class Service:
         for task in tasks:
             if isinstance(task, int):
                 self._deliveries.forget(Work(connection.url, 0, task))
+                self._outcomes.forget_task(Work(connection.url, 0, task))
 
     def _drop_removed_labels(self, project: object, config: LabelConfig) -> None:
         """A project's labeling configuration was changed."""
@@ -207,8 +307,10 @@ class Service:
 
     def _note_base(self, base: str) -> None:
         """Browsers reach this server at ``base`` now."""
+        if base:
+            self._renewal.base = base
         with self._filling_lock:
-            if not base or base in self._bases:
+            if not base or base in self._bases or len(self._bases) >= _MAX_BASES:
                 return
             self._bases.add(base)
         self._workers.submit(self._readdress, base)
@@ -220,6 +322,18 @@ class Service:
             log.warning("tasks could not be given the address %s: %s", base, e)
             with self._filling_lock:
                 self._bases.discard(base)
+
+    def _saved(self, annotation: Json, config: LabelConfig) -> None:
+        """An annotation was submitted or updated."""
+        connection = self.connections.current()
+        result, task = annotation.get("result"), annotation.get("task")
+        if connection is not None and isinstance(result, list) and isinstance(task, int):
+            prompts = frozenset(str(r.get("id")) for r in result if isinstance(r, dict))
+            try:
+                self._tracks.submitted(connection.url, task, prompts)
+            except sqlite3.Error as e:
+                log.warning("task %s: it cannot be noted that it was submitted (%s)", task, e)
+        self._repair(annotation, config)
 
     def _repair(self, annotation: Json, config: LabelConfig) -> None:
         """Make a saved annotation whole if it is not. Saving it makes an event again, which finds it whole."""
@@ -240,11 +354,18 @@ class Service:
         except Exception:
             log.exception("annotation %s could not be made whole", number)
 
+    def _count(self, annotation: Json, project: object, config: LabelConfig) -> None:
+        """Note what became of our masks in a saved annotation."""
+        try:
+            self._outcomes.note(annotation, project, config)
+        except Exception:
+            log.exception("annotation %s: what became of its masks could not be counted", annotation.get("id"))
+
     # ---- frames of new tasks
 
     def _fill(self, task: Json, project: str | None, config: LabelConfig, base: str) -> Future[None] | None:
         """Begin to give a task its frames, if it needs them. One worker a task, however many ask."""
-        if not self._clips.needs_frames(task["data"], config, base):
+        if not self._clips.needs_frames(task["data"], config, base) and not self._unseeded(task):
             return None
         connection = self.connections.current()
         task_id = task.get("id")
@@ -268,6 +389,7 @@ class Service:
     ) -> None:
         try:
             self._clips.fill(key[1], project, config, connection, base)
+            self._start_seeds(key[1], project, config, connection)
         except TamError as e:
             log.warning("task %s: %s", key[1], e)
             raise

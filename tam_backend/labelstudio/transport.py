@@ -18,7 +18,7 @@ import certifi
 import httpcore
 
 from tam_backend import __version__
-from tam_backend.errors import LabelStudioError, MediaError
+from tam_backend.errors import LabelStudioError, MediaError, Unreachable
 from tam_backend.labelstudio.addresses import IpAddress, Url, parse_url, resolve_label_studio
 
 #: (host, port) -> the addresses that may be connected to. Raises MediaError.
@@ -121,7 +121,9 @@ def ask_label_studio(
             return response.status, response.headers, bytes(body)
     except BROKEN as e:
         base = f"{parsed.scheme}://{parsed.host_and_port}"
-        raise LabelStudioError(f"Label Studio at {base} does not answer: {why_broken(e)}") from e
+        # One answer that takes too long says nothing about the others.
+        kind = LabelStudioError if isinstance(e, httpcore.ReadTimeout) else Unreachable
+        raise kind(f"Label Studio at {base} does not answer: {why_broken(e)}") from e
     except MediaError as e:
         raise LabelStudioError(f"Label Studio cannot be reached: {e}") from e
     finally:

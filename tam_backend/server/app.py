@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,17 @@ from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
 from tam_backend.server.auth import Guard
 from tam_backend.server.frames import FrameServer, frames_blueprint
+from tam_backend.server.openapi import openapi_blueprint
 from tam_backend.server.status import status_blueprint
 from tam_backend.sessions.progress import Progress
 from tam_backend.settings import Settings
 
 log = logging.getLogger(__name__)
+
+#: Requests served at once. Most of them wait: for their turn, for a draft, for a video.
+THREADS = 64
+#: So many of them may be requests for masks.
+MAX_PREDICTS = 48
 
 
 def create_app(
@@ -33,12 +40,14 @@ def create_app(
     """
     service = service or Service(settings)
     progress = progress or service.jobs
-    app = Flask("tam_backend")
+    app = Flask("tam_backend", static_folder=None)
+    app.url_map.merge_slashes = False  # an address is right or not found; nobody is sent on
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service
     Guard(app, settings)
     frames = FrameServer(service.library, settings, progress)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
+    app.register_blueprint(openapi_blueprint())
     app.register_blueprint(status_blueprint(lambda: service.status(), progress))
 
     def base_url() -> str:
@@ -56,8 +65,21 @@ def create_app(
         hostname, token = _text(body, "hostname"), _text(body, "access_token")
         return jsonify(service.setup(_required(body, "schema"), hostname, token, base_url()))
 
+    doors = threading.Semaphore(MAX_PREDICTS)
+
     @app.post("/predict")
-    def predict() -> Response:
+    def predict() -> Response | tuple[Response, int, dict[str, str]]:
+        if not doors.acquire(blocking=False):
+            # Label Studio gives /health one second: some threads must be left for that.
+            error = f"busy, position {MAX_PREDICTS + 1}: this server answers {MAX_PREDICTS} requests already"
+            log.warning("%s", error)
+            return jsonify(error=error), 503, {"Retry-After": "5"}
+        try:
+            return _predicted()
+        finally:
+            doors.release()
+
+    def _predicted() -> Response:
         body = _body()
         tasks = body.get("tasks")
         if not isinstance(tasks, list):
@@ -88,6 +110,10 @@ def create_app(
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> tuple[Response, int]:
         return jsonify(error=error.description or error.name), error.code or 500
+
+    @app.errorhandler(RecursionError)
+    def too_deep(error: RecursionError) -> tuple[Response, int]:
+        return expected(BadInput("the request's JSON is nested too deeply"))
 
     @app.errorhandler(Exception)
     def fault(error: Exception) -> tuple[Response, int]:

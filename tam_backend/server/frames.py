@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import sqlite3
 from dataclasses import dataclass
 
 import diskcache
@@ -18,12 +20,17 @@ from flask import Blueprint, Response, abort, request
 from tam_backend.drawing import draw_progress
 from tam_backend.errors import MediaError
 from tam_backend.labelstudio.library import VideoLibrary
-from tam_backend.labelstudio.links import FrameLinks
+from tam_backend.labelstudio.links import FrameLinks, Permission
 from tam_backend.sessions.progress import ClipProgress, Progress
 from tam_backend.settings import Settings
 from tam_backend.video.jpeg import decode_jpeg, encode_jpeg, placeholder
+from tam_backend.video.subsample import original_frame
 
 log = logging.getLogger(__name__)
+
+#: Seconds for which browsers keep a frame that stays as it is.
+YEAR = 31_536_000
+_DISK_ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +107,34 @@ class FrameServer:
 
     def _plain(self, video: str, index: int) -> bytes | None:
         key = f"{video}/{index}/{self._look}"
-        cached = self._cache.get(key)
+        cached = self._kept(key)
         if cached is not None:
-            return bytes(cached)
+            return cached
         reader = self._library.shared(video)
         if not 0 <= index < len(reader):
             return None
         caption = None
         if self._settings.frame_caption:
             seconds = reader.time(index)
-            caption = f"frame {index} of 0-{len(reader) - 1}   {int(seconds // 60)}:{seconds % 60:06.3f}"
+            number, last = original_frame(reader, index), original_frame(reader, len(reader) - 1)
+            caption = f"frame {number} of 0-{last}   {int(seconds // 60)}:{seconds % 60:06.3f}"
         data = encode_jpeg(reader[index], quality=self._settings.frame_quality, caption=caption)
-        self._cache.set(key, data)
+        self._keep(key, data)
         return data
+
+    def _kept(self, key: str) -> bytes | None:
+        try:
+            cached = self._cache.get(key)
+        except _DISK_ERRORS:
+            return None
+        return None if cached is None else bytes(cached)
+
+    def _keep(self, key: str, data: bytes) -> None:
+        """A disk that is full or cannot be written costs the time to decode again, nothing else."""
+        try:
+            self._cache.set(key, data)
+        except _DISK_ERRORS as e:
+            log.warning("frames cannot be kept on disk (%s)", e)
 
 
 def frames_blueprint(frames: FrameServer, library: VideoLibrary, links: FrameLinks) -> Blueprint:
@@ -121,8 +143,12 @@ def frames_blueprint(frames: FrameServer, library: VideoLibrary, links: FrameLin
 
     @blueprint.get("/frames/<video>/<int:index>.jpg")
     def frame(video: str, index: int) -> Response:
-        if not links.valid(video, request.args.get("sig", "")):
+        permission = Permission.read(request.args)
+        if not links.signed(video, permission):
             abort(403, "the signature of this frame's address is missing or wrong")
+        left = links.seconds_left(permission)
+        if left <= 0:
+            abort(403, "this frame's address has ended: open the task again")
         mark = frames.mark(video, index)
         tag = frames.tag(mark)
         if not frames.lasting and request.if_none_match.contains_weak(tag):
@@ -137,7 +163,8 @@ def frames_blueprint(frames: FrameServer, library: VideoLibrary, links: FrameLin
         if data is None:
             abort(404, "the video has no such frame")
         if frames.lasting:
-            return _picture(data, "public, max-age=31536000, immutable")
+            forever = math.isinf(left)
+            return _picture(data, f"{'public' if forever else 'private'}, max-age={int(min(left, YEAR))}, immutable")
         return _picture(data, "no-cache", tag)
 
     return blueprint

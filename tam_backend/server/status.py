@@ -169,6 +169,8 @@ def _row(view: JobView, now: float) -> _Row:
     if view.state == JobState.RUNNING:
         seconds = _known(view.seconds_left)
         left = "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
+    elif view.state == JobState.WAITING and view.position is not None:
+        left = f"position {view.position} in line"
     advice = ""
     if view.state == JobState.FAILED:
         advice = _ADVICE_FAILED

@@ -9,6 +9,7 @@ import threading
 import time
 
 from tam_backend.sessions.database import Database
+from tam_backend.tracking.keys import video_of
 from tam_backend.tracking.store import BlobStore
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,20 @@ class DiskStore:
         self._database = database
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        (self._bytes,) = database.rows("SELECT COALESCE(SUM(LENGTH(blob)), 0) FROM blobs")[0]
+        # What was used while the clock was ahead would else be the last to go, whatever is used from now on.
+        now = time.time()
+        database.run("UPDATE blobs SET used = ? WHERE used > ?", (now, now + _USE_NOTED_EVERY))
+        self._bytes = self._count()
 
     @property
     def nbytes(self) -> int:
         return self._bytes
 
+    def _count(self) -> int:
+        return int(self._database.rows("SELECT COALESCE(SUM(LENGTH(blob)), 0) FROM blobs")[0][0])
+
     def get(self, key: str) -> bytes | None:
-        digest = _digest(key)
+        digest = blob_digest(key)
         rows = self._database.rows("SELECT blob, used FROM blobs WHERE key = ?", (digest,))
         if not rows:
             return None
@@ -55,15 +62,18 @@ class DiskStore:
         return bytes(blob)
 
     def put(self, key: str, blob: bytes) -> None:
-        digest = _digest(key)
+        digest = blob_digest(key)
+        lasting = key.startswith(_LASTING)
         with self._lock:
             old = self._database.rows("SELECT LENGTH(blob) FROM blobs WHERE key = ?", (digest,))
             self._database.run(
-                "INSERT INTO blobs (key, lasting, used, blob) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET used = excluded.used, blob = excluded.blob",
-                (digest, key.startswith(_LASTING), time.time(), blob),
+                "INSERT INTO blobs (key, lasting, used, blob, video) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET used = excluded.used, blob = excluded.blob, video = excluded.video",
+                (digest, lasting, time.time(), blob, "" if lasting else video_of(key)),
             )
             self._bytes += len(blob) - (old[0][0] if old else 0)
+            if self._bytes > self._max_bytes:
+                self._bytes = self._count()  # `tam storage` may have dropped some
             if self._bytes > self._max_bytes:
                 self._free(self._bytes - round(self._max_bytes * (1 - _FREED_AT_ONCE)))
 
@@ -120,5 +130,6 @@ class LayeredStore:
             log.error("finished masks cannot be stored on disk (%s); a restart would lose those of now", error)
 
 
-def _digest(key: str) -> bytes:
+def blob_digest(key: str) -> bytes:
+    """The name in the database of what a store has under ``key``."""
     return hashlib.blake2b(key.encode(), digest_size=16).digest()

@@ -19,6 +19,9 @@ from tam_backend.errors import TamError
 
 log = logging.getLogger(__name__)
 
+#: Its name in the data directory.
+FILE = "state.sqlite3"
+
 #: Step i brings a file of schema version i to version i + 1. Steps that were released are never changed.
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -67,6 +70,22 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE tracks ADD COLUMN look INTEGER;      -- masks that need a look; NULL until all are finished
     ALTER TABLE tracks ADD COLUMN fix_next INTEGER;  -- frame of the video; NULL: none needs a look
+    """,
+    """
+    ALTER TABLE tracks ADD COLUMN content TEXT NOT NULL DEFAULT '';  -- key of the video's content; '': not known
+    ALTER TABLE tracks ADD COLUMN submitted REAL;  -- Unix time at which its prompts were in a saved annotation
+    ALTER TABLE blobs ADD COLUMN video TEXT NOT NULL DEFAULT '';  -- key of the video's content
+    CREATE INDEX blobs_by_video ON blobs (video, lasting, used);
+    """,
+    """
+    CREATE TABLE outcomes (
+        label_studio TEXT NOT NULL, project INTEGER NOT NULL, task INTEGER NOT NULL, annotation INTEGER NOT NULL,
+        version TEXT NOT NULL,        -- of the engine; "": drawn by a person
+        accepted INTEGER NOT NULL, fixed INTEGER NOT NULL, rejected INTEGER NOT NULL, drawn INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        PRIMARY KEY (label_studio, annotation, version)
+    ) WITHOUT ROWID;
+    CREATE INDEX outcomes_by_task ON outcomes (label_studio, task);
     """,
 )
 
@@ -144,6 +163,13 @@ class Database:
         """One statement, committed when this returns (unless inside ``transaction``)."""
         with self._lock:
             return self._connection.execute(statement, values)
+
+    def attempt(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """One statement whose loss can be borne: a disk that cannot be written costs a line in the log."""
+        try:
+            self.run(statement, values)
+        except sqlite3.Error as e:
+            log.error("%s cannot be written (%s): a restart would not know of it", self.path.name, e)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ class DeliveryLog:
     def record(self, work: Work, tag: str, label: str, marker: str, frames: Collection[int], saved: str = "") -> None:
         """Note a batch, in place of one with the same marker."""
         if frames:
-            self._database.run(
+            self._database.attempt(
                 "INSERT OR REPLACE INTO deliveries (label_studio, task, tag, label, marker, frames, saved) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (work.label_studio, work.task, tag, label, marker, json.dumps(sorted(frames)), saved),
@@ -43,7 +43,7 @@ class DeliveryLog:
 
     def drop(self, work: Work, marker: str) -> None:
         """What went out with a marker did not arrive."""
-        self._database.run(
+        self._database.attempt(
             "DELETE FROM deliveries WHERE label_studio = ? AND task = ? AND marker = ?",
             (work.label_studio, work.task, marker),
         )

@@ -8,7 +8,7 @@ one device; a second one talks to Label Studio, so that a slow Label Studio does
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import itertools
 import logging
 import sqlite3
 import threading
@@ -17,13 +17,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tam_backend.engines import Engine
 from tam_backend.errors import TamError
 from tam_backend.quality import review
 from tam_backend.sessions.delivering import Delivering
 from tam_backend.sessions.job import Destination, FollowPlan, Job
+from tam_backend.sessions.owner import own
 from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
 from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
@@ -88,9 +89,12 @@ class BackgroundJobs:
         self._condition = threading.Condition()  # taken before the database's lock, never after it
         self._closing = False
         self._synced = 0.0
+        self._late: dict[int, Track] = {}  # what their rows should say
+        self._unstored = itertools.count(-1, -1)  # ids of jobs that are in no table
+        self._failing = ""
         self._delivering = Delivering(destination, self)
         self._thread: threading.Thread | None = None
-        self._owner = _own(lock)
+        self._owner = own(lock)
         if self._owner is None:
             log.warning("another process works on %s: background work is left to it", lock.parent)
             return
@@ -117,10 +121,16 @@ class BackgroundJobs:
     def begin(self, track: Track) -> Track:
         """Take in a track that a request is about to compute, in place of older ones of the same object and person.
 
-        The job waits until ``release``. If this process ends before that, it goes on at the next start.
+        The job waits until ``release``. If this process ends before that, it goes on at the next start. If the disk
+        cannot be written it is stored later: whoever clicked must not wait for that.
         """
         with self._condition:
-            track = self._table.insert(track)
+            try:
+                track = self._table.insert(track)
+            except sqlite3.Error as e:
+                self._tell(e)
+                now = time.time()
+                track = replace(track, id=next(self._unstored), asked=now, updated=now)
             for job in self._jobs.values():
                 if job.track.overlaps(track):
                     job.superseded = True
@@ -161,7 +171,9 @@ class BackgroundJobs:
         """Unfinished jobs first, then those that ended lately, the newest first."""
         with self._condition:
             jobs = [j for j in self._jobs.values() if not j.superseded]
-            live = [self._view(j) for j in jobs]
+            line = sorted((j for j in jobs if j.computes), key=self._rank)
+            places = {j.track.id: i for i, j in enumerate(line, 1) if j.track.state is JobState.WAITING}
+            live = [replace(self._view(j), position=places.get(j.track.id)) for j in jobs]
         return live + self._table.ended(_ENDED_SHOWN)
 
     def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
@@ -251,18 +263,47 @@ class BackgroundJobs:
             return
         self._synced = time.monotonic()
         with self._condition:
+            self._store_late()
             unfinished = self._table.unfinished()
             for number, job in self._jobs.items():
-                if number not in unfinished:
+                if number >= 0 and number not in unfinished:
                     job.superseded = True
             for number in unfinished:
-                if number not in self._jobs and (track := self._table.get(number)):
+                if number not in self._jobs and number not in self._late and (track := self._table.get(number)):
                     self._adopt(track)
+
+    def _store_late(self) -> None:
+        """Store what could not be stored at its time."""
+        try:
+            for number, track in list(self._late.items()):
+                self._table.update(track)
+                del self._late[number]
+                self._failing = ""
+        except sqlite3.Error as e:
+            self._tell(e)
+            return
+        for number in [n for n, j in self._jobs.items() if n < 0 and not j.held and not j.superseded]:
+            job = self._jobs[number]
+            try:
+                job.track = self._table.insert(job.track)
+            except sqlite3.Error as e:
+                self._tell(e)
+                return
+            self._failing = ""
+            self._jobs[job.track.id] = self._jobs.pop(number)
+            if number in self._opened:
+                self._opened[job.track.id] = self._opened.pop(number)
+
+    def _tell(self, error: sqlite3.Error) -> None:
+        """Once for each kind of failure, until a write succeeds again."""
+        if str(error) != self._failing:
+            self._failing = str(error)
+            log.error("jobs cannot be stored (%s): work goes on, but a restart would not know of it", error)
 
     def _advance(self, job: Job) -> None:
         """Compute some frames of a job."""
         opened = self._open(job)
-        self.change(job, state=JobState.RUNNING)
+        self.change(job, state=JobState.RUNNING, content=opened.reader.key)
         started = time.monotonic()
         while not self._closing and not job.superseded:
             with self._turns.background(timeout=0.5) as mine:
@@ -340,10 +381,18 @@ class BackgroundJobs:
     # ---- what happens to jobs
 
     def change(self, job: Job, **changes: Any) -> None:
-        """Store a change of a job's state, done, error, attempts, look or fix_next, unless it is no job any more."""
+        """Store a change of a job's row (see ``TrackTable.update``), unless it is no job any more."""
         with self._condition:  # two threads work on a job; each writes all of the row
-            if not job.superseded:
+            if job.superseded:
+                return
+            try:
                 job.track = self._table.update(job.track, **changes)
+                self._late.pop(job.track.id, None)
+            except sqlite3.Error as e:
+                self._tell(e)
+                job.track = replace(job.track, updated=time.time(), **changes)
+                if job.track.id >= 0:
+                    self._late[job.track.id] = job.track
 
     def add_follower(self, plan: FollowPlan) -> None:
         """A job goes on in the other tasks of its video."""
@@ -377,7 +426,7 @@ class BackgroundJobs:
         with self._condition:
             if job.superseded:
                 return
-            self._table.update(job.track, state=state, error=why, done=len(job.finished))
+            self.change(job, state=state, error=why, done=len(job.finished))
             job.superseded = True
             self._condition.notify_all()
         if state is not JobState.DONE:
@@ -387,14 +436,3 @@ class BackgroundJobs:
         left = job.track.total - len(job.finished)
         known = job.seconds_per_frame is not None and job.track.state is not JobState.DELIVERING
         return view_of(job.track, len(job.finished), left * (job.seconds_per_frame or 0.0) if known else None)
-
-
-def _own(path: Path) -> IO[str] | None:
-    """The file, locked by this process until it is closed; None if another process has it."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file

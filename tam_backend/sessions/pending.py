@@ -21,16 +21,28 @@ ARRIVES_WITHIN = 5.0
 
 class Ticket(Generic[T]):
     """One request. subject: what it is about; ids: the prompts it carries; draft: the person's draft ("" if unknown).
+    person: names who asks, to be fair to all.
 
-    work: what it asks for, and what it has taken over from older requests.
+    work: what it asks for, and what it has taken over from older requests. busy: why nothing was computed for it, "" if
+    something was.
     """
 
-    def __init__(self, task: Hashable, subject: Hashable, ids: frozenset[str], draft: str, work: list[T]) -> None:
+    def __init__(
+        self,
+        task: Hashable,
+        subject: Hashable,
+        ids: frozenset[str],
+        draft: str,
+        work: list[T],
+        person: Hashable = None,
+    ) -> None:
+        self.person = person
         self.task = task
         self.subject = subject
         self.ids = ids
         self.draft = draft
         self.work = work
+        self.busy = ""
         self._overtaken = threading.Event()
         self.answered_at: float | None = None
 

@@ -19,6 +19,10 @@ class JobState(StrEnum):
     STOPPED = "stopped"
 
 
+#: The states in which there is still something to do, for SQL.
+UNFINISHED = ", ".join(f"'{s}'" for s in (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING))
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """One object of one task that is, or was lately, tracked in the background.
@@ -27,7 +31,8 @@ class JobView:
     seconds_left: None while it is not known. error: a sentence for people, "" if all is well. updated: Unix time.
     follows: from this task into the other tasks of the same video; else within the task. first: number in the video of
     the first frame. look, fix_next: how many of the finished masks need a look, and the frame of the video to fix next;
-    None while that is not known, or if there is none.
+    None while that is not known, or if there is none. position: of a waiting job in the line of those that compute
+    next, from 1.
     """
 
     id: int
@@ -45,6 +50,7 @@ class JobView:
     first: int = 0
     look: int | None = None
     fix_next: int | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

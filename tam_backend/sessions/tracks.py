@@ -14,11 +14,9 @@ import numpy as np
 
 from tam_backend.prompts import Box, Click, FramePrompts, Mask
 from tam_backend.sessions.database import Database
-from tam_backend.sessions.progress import JobState, JobView
+from tam_backend.sessions.progress import UNFINISHED, JobState, JobView
 from tam_backend.tracking.tracker import Anchor
 
-#: States in which there is still something to do, for SQL.
-_UNFINISHED = ", ".join(f"'{s}'" for s in (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING))
 #: Tracks that ended are forgotten after this many seconds, unless their prompts are the newest of their object.
 _KEEP_ENDED = 7 * 86400.0
 
@@ -62,6 +60,8 @@ class Track:
     asked: float = 0.0
     updated: float = 0.0
     id: int = 0
+    content: str = ""
+    submitted: bool = False
     ids: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class Track:
 
 _COLUMNS = (
     "id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows, "
-    "state, done, error, attempts, look, fix_next, created, updated"
+    "state, done, error, attempts, look, fix_next, created, updated, content, submitted IS NOT NULL"
 )
 
 
@@ -104,24 +104,24 @@ class TrackTable:
                     self._database.run("DELETE FROM tracks WHERE id = ?", (old.id,))
             cursor = self._database.run(
                 "INSERT INTO tracks (label_studio, project, task, tag, label, prompts, draft, video, start, stop, "
-                "focus, anchors, follows, state, done, error, attempts, created, updated) "
-                f"VALUES ({', '.join('?' * 19)})",
+                "focus, anchors, follows, state, done, error, attempts, created, updated, content) "
+                f"VALUES ({', '.join('?' * 20)})",
                 (
                     track.work.label_studio, track.work.project, track.work.task, track.tag, track.label,
                     json.dumps(track.prompts), track.draft, track.video, track.frames.start, track.frames.stop,
                     track.focus, pack_anchors(track.anchors), track.follows, track.state, track.done, track.error,
-                    track.attempts, now, now,
+                    track.attempts, now, now, track.content,
                 ),
             )  # fmt: skip
         return replace(track, id=int(cursor.lastrowid or 0), asked=now, updated=now)
 
     def update(self, track: Track, **changes: Any) -> Track:
-        """Store a change of state, done, error, attempts, look or fix_next, and return the changed track."""
+        """Store a change of state, done, error, attempts, look, fix_next or content, and return the changed track."""
         now = time.time()
         changed = replace(track, updated=now, **changes)
         self._database.run(
-            "UPDATE tracks SET state = ?, done = ?, error = ?, attempts = ?, look = ?, fix_next = ?, updated = ? "
-            "WHERE id = ?",
+            "UPDATE tracks SET state = ?, done = ?, error = ?, attempts = ?, look = ?, fix_next = ?, content = ?, "
+            "updated = ? WHERE id = ?",
             (
                 changed.state,
                 changed.done,
@@ -129,6 +129,7 @@ class TrackTable:
                 changed.attempts,
                 changed.look,
                 changed.fix_next,
+                changed.content,
                 now,
                 changed.id,
             ),
@@ -142,7 +143,7 @@ class TrackTable:
 
     def unfinished(self) -> list[int]:
         """Ids in the order in which they were asked for."""
-        query = f"SELECT id FROM tracks WHERE state IN ({_UNFINISHED}) ORDER BY id"
+        query = f"SELECT id FROM tracks WHERE state IN ({UNFINISHED}) ORDER BY id"
         return [number for (number,) in self._database.rows(query)]
 
     def get(self, number: int) -> Track | None:
@@ -154,7 +155,7 @@ class TrackTable:
         rows = self._database.rows(
             "SELECT id, label_studio, project, task, label, state, done, stop - start, error, updated, follows, "
             "start, look, fix_next "
-            f"FROM tracks WHERE state NOT IN ({_UNFINISHED}) ORDER BY updated DESC LIMIT ?",
+            f"FROM tracks WHERE state NOT IN ({UNFINISHED}) ORDER BY updated DESC LIMIT ?",
             (limit,),
         )
         return [
@@ -165,6 +166,16 @@ class TrackTable:
     def of_task(self, label_studio: str, task: int) -> list[Track]:
         """All tracks of a task, the newest first."""
         return self._tracks("label_studio = ? AND task = ? ORDER BY id DESC", (label_studio, task))
+
+    def submitted(self, label_studio: str, task: int, prompts: frozenset[str]) -> None:
+        """Prompts of a task are in a saved annotation."""
+        for track in self.of_task(label_studio, task):
+            if track.ids & prompts and not track.submitted:
+                self._database.run("UPDATE tracks SET submitted = ? WHERE id = ?", (time.time(), track.id))
+
+    def needing(self) -> list[Track]:
+        """The tracks whose stored masks must stay: unfinished work, and prompts that nobody has submitted yet."""
+        return self._tracks(f"state IN ({UNFINISHED}) OR (submitted IS NULL AND follows = 0)", ())
 
     def has_follower(self, track: Track) -> bool:
         """Whether the way of a track into the other tasks has been planned already."""
@@ -182,9 +193,11 @@ class TrackTable:
         return list(newest.values())
 
     def prune(self) -> None:
-        """Forget what ended long ago, except each object's newest prompts: its video's other tasks build on those."""
+        """Forget what ended long ago, except prompts that are not submitted yet, and each object's newest: its video's
+        other tasks build on those."""
         self._database.run(
-            f"DELETE FROM tracks WHERE updated < ? AND state NOT IN ({_UNFINISHED}) AND id NOT IN "
+            f"DELETE FROM tracks WHERE updated < ? AND state NOT IN ({UNFINISHED}) "
+            "AND (submitted IS NOT NULL OR follows = 1) AND id NOT IN "
             "(SELECT MAX(id) FROM tracks WHERE follows = 0 GROUP BY label_studio, task, tag, label)",
             (time.time() - _KEEP_ENDED,),
         )
@@ -202,11 +215,11 @@ class TrackTable:
 
 def _track(row: tuple[Any, ...]) -> Track:
     (id, label_studio, project, task, tag, label, prompts, draft, video, start, stop, focus, anchors, follows,
-     state, done, error, attempts, look, fix_next, asked, updated) = row  # fmt: skip
+     state, done, error, attempts, look, fix_next, asked, updated, content, submitted) = row  # fmt: skip
     return Track(
         Work(label_studio, project, task), tag, label, video, range(start, stop), focus, unpack_anchors(anchors),
         tuple(json.loads(prompts)), draft, bool(follows), JobState(state), done, error, attempts, look, fix_next,
-        asked, updated, id,
+        asked, updated, id, content, bool(submitted),
     )  # fmt: skip
 
 

@@ -3,51 +3,77 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+#: People, and seconds within which they had a turn, that make a crowd.
+CROWD = (4, 60.0)
+#: People whose last turn is remembered.
+_REMEMBERED = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    person: Hashable
 
 
 class DeviceTurns:
     """One frame is computed at a time on a device: each uses all of it.
 
-    Requests take turns frame by frame, first come, first served, so that all get their nearest frames soon. Background
-    work gets a turn only while no request is open, so a request waits for at most the one frame that has begun.
+    Requests take turns frame by frame: of the people who wait, the one whose last turn was longest ago, so that all get
+    their nearest frames soon, whoever asks for much. Background work gets a turn only while no request is open, so a
+    request waits for at most the one frame that has begun.
     """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._busy = False
         self._requests = 0
-        self._queue: deque[object] = deque()
+        self._queue: list[_Waiting] = []
+        self._served: OrderedDict[Hashable, float] = OrderedDict()  # person -> time of the last turn
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """While this is open, background work stands still."""
+    def request(self) -> Iterator[int]:
+        """While this is open, background work stands still. Gives the number of requests that were open before."""
         with self._condition:
+            ahead = self._requests
             self._requests += 1
         try:
-            yield
+            yield ahead
         finally:
             with self._condition:
                 self._requests -= 1
                 self._condition.notify_all()
 
     @contextmanager
-    def interactive(self) -> Iterator[None]:
-        """One turn for a request."""
-        me = object()
+    def interactive(self, person: Hashable = None) -> Iterator[None]:
+        """One turn for a request of a person."""
+        me = _Waiting(person)
         with self._condition:
             self._queue.append(me)
             try:
-                self._condition.wait_for(lambda: not self._busy and self._queue[0] is me)
+                self._condition.wait_for(lambda: not self._busy and self._first() is me)
                 self._busy = True
+                self._served[person] = time.monotonic()
+                self._served.move_to_end(person)
+                while len(self._served) > _REMEMBERED:
+                    self._served.popitem(last=False)
             finally:
                 self._queue.remove(me)
         try:
             yield
         finally:
             self._done()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether many people share the device. Few can do so without haste."""
+        with self._condition:
+            since = time.monotonic() - CROWD[1]
+            return sum(last > since for last in self._served.values()) >= CROWD[0]
 
     @contextmanager
     def background(self, timeout: float) -> Iterator[bool]:
@@ -60,6 +86,10 @@ class DeviceTurns:
         finally:
             if mine:
                 self._done()
+
+    def _first(self) -> _Waiting:
+        """Who is next; of one person's requests, the oldest."""
+        return min(self._queue, key=lambda waiting: self._served.get(waiting.person, 0))
 
     def _done(self) -> None:
         with self._condition:

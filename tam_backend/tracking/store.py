@@ -54,6 +54,16 @@ class MemoryStore:
     def nbytes(self) -> int:
         return self._bytes
 
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the least recently used blobs until the rest fits."""
+        with self._lock:
+            self._fit(max_bytes)
+
+    def _fit(self, max_bytes: int) -> None:
+        while self._bytes > max_bytes:
+            _, dropped = self._blobs.popitem(last=False)
+            self._bytes -= len(dropped) + self.OVERHEAD
+
     def get(self, key: str) -> bytes | None:
         with self._lock:
             blob = self._blobs.get(key)
@@ -70,9 +80,7 @@ class MemoryStore:
                 return
             self._blobs[key] = blob
             self._bytes += len(blob) + self.OVERHEAD
-            while self._bytes > self._max_bytes:
-                _, dropped = self._blobs.popitem(last=False)
-                self._bytes -= len(dropped) + self.OVERHEAD
+            self._fit(self._max_bytes)
 
 
 def pack_frame(result: Propagated) -> bytes:

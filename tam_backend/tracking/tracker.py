@@ -24,6 +24,7 @@ from tam_backend.propagators.probes import ReviewedPropagator
 from tam_backend.quality import from_anchor
 from tam_backend.segmenters.base import Refiner
 from tam_backend.tracking.correction import segment_with_prior
+from tam_backend.tracking.keys import Keys
 from tam_backend.tracking.refinement import Decision, Journal, RefiningPropagator
 from tam_backend.tracking.runs import Due, Run, bracket_of, joined, origins_of, plan_runs
 from tam_backend.tracking.shots import ShotPropagator
@@ -103,12 +104,13 @@ class Tracker:
                 raise BadInput(f"frames {span.start} to {span.stop - 1} are not all in the video: it has {len(video)}")
         self._reach = reach or frames
         self._engine = engine
-        self._engine_id = f"{engine.name}-{engine.version}"
+        engine_id = f"{engine.name}-{engine.version}"
+        self._keys = Keys(video.key, engine_id)
         self._video = video
         self.frames = frames
         self._store = store
         self._readers = {+1: video, -1: video.clone()}
-        self._journal = Journal(store, self._engine_id)
+        self._journal = Journal(store, engine_id)
         self._propagator = _prepared(engine, self._journal)
 
     @property
@@ -159,7 +161,7 @@ class Tracker:
         digests = {f: anchors[f].digest() for f in anchors}
 
         def key(origin: int, memory: tuple[int, ...]) -> str:
-            return self._run_key(origin, memory, digests)
+            return self._keys.run(origin, memory, digests)
 
         plan = plan_runs(self.frames, masks, given, key, finish=finish)
         try:
@@ -186,11 +188,11 @@ class Tracker:
             if anchors[frame].prompts.by_hand:
                 return self._anchor(frame, anchors[frame])
             bracket: tuple[int, ...] = (frame,)
-            keys = [self._anchor_key(frame, anchors[frame])]
+            keys = [self._keys.anchor(frame, anchors[frame])]
         else:
             bracket = bracket_of(anchors, frame)
             digests = {f: anchors[f].digest() for f in bracket}
-            keys = [f"{self._run_key(origin, bracket, digests)}/{frame}" for origin in origins_of(bracket, frame)]
+            keys = [f"{self._keys.run(origin, bracket, digests)}/{frame}" for origin in origins_of(bracket, frame)]
         blobs = [blob for key in keys if (blob := self._store.get(key)) is not None]
         if len(blobs) < len(keys):
             return None
@@ -227,15 +229,12 @@ class Tracker:
                     "give a positive click, a box or a mask"
                 )
 
-    def _anchor_key(self, frame: int, anchor: Anchor) -> str:
-        return f"anchor/{self._video.key}/{self._engine_id}/{frame}/{anchor.digest()}"
-
     def _anchor(self, frame: int, anchor: Anchor) -> TrackedFrame:
         if anchor.prompts.by_hand:
             assert anchor.prompts.mask is not None
             soft = anchor.prompts.mask.astype(np.uint8) * np.uint8(255)
             return TrackedFrame(frame, soft, 1.0, anchor=True, by_hand=True)
-        key = self._anchor_key(frame, anchor)
+        key = self._keys.anchor(frame, anchor)
         blob = self._store.get(key)
         if blob is not None:
             result = unpack_frame(blob)
@@ -245,20 +244,9 @@ class Tracker:
             self._store.put(key, pack_frame(result))
         return TrackedFrame(frame, result.soft, result.quality, anchor=True, reused=blob is not None)
 
-    def _run_key(self, origin: int, bracket: tuple[int, ...], digests: Mapping[int, str]) -> str:
-        content = ",".join(f"{f}:{digests[f]}" for f in bracket)
-        name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-        return f"track/{self._video.key}/{self._engine_id}/{origin}/{name}"
-
-    def _finished_key(self, anchors: Mapping[int, Anchor], frame: int) -> str:
-        bracket = bracket_of(anchors, frame)
-        content = ",".join(f"{f}:{anchors[f].digest()}" for f in bracket)
-        name = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-        return f"finished/{self._video.key}/{self._engine_id}/{name}/{frame}"
-
     def _finished(self, anchors: Mapping[int, Anchor], tracked: TrackedFrame) -> TrackedFrame:
         """The result of a finishing pass where there is one, else the frame as it is."""
-        blob = self._store.get(self._finished_key(anchors, tracked.frame))
+        blob = self._store.get(self._keys.finished(anchors, tracked.frame))
         if blob is None:
             return tracked
         result = unpack_frame(blob)
@@ -269,7 +257,7 @@ class Tracker:
         before = self.stored(anchors, found.frame)
         if before is not None and before.quality >= found.quality:
             return before
-        self._store.put(self._finished_key(anchors, found.frame), pack_frame(Propagated(found.soft, found.quality)))
+        self._store.put(self._keys.finished(anchors, found.frame), pack_frame(Propagated(found.soft, found.quality)))
         return found
 
     def _advance(self, run: Run, due: Due | None) -> TrackedFrame | Step:
@@ -312,7 +300,7 @@ class Tracker:
     def _begin(self, run: Run, frame: int, direction: int) -> Propagation:
         """Start at the stored state that lies between the anchor and the frame, or else at the anchor itself."""
         propagator, reader = self._propagator, self._readers[direction]
-        blob = self._store.get(f"{run.key}/state2/{direction}")
+        blob = self._store.get(self._keys.state(run.key, direction))
         if blob is not None:
             run.saved, state = unpack_state(blob)
             if (frame - run.saved) * direction > 0:
@@ -326,7 +314,7 @@ class Tracker:
         direction = run.frames.step
         known = run.origin if run.saved is None else run.saved
         if run.propagation is not None and (run.at - known) * direction > 0:
-            self._store.put(f"{run.key}/state2/{direction}", pack_state(run.at, run.propagation.state()))
+            self._store.put(self._keys.state(run.key, direction), pack_state(run.at, run.propagation.state()))
             run.saved = run.at
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import threading
 import time
 import zipfile
 from collections import OrderedDict
@@ -33,38 +34,45 @@ _ARRAYS = ("pts", "dts", "pos", "size", "packet", "start", "times")
 
 
 class FrameCache:
-    """The decoded frames used last, at most `budget` bytes of them. Not thread-safe.
+    """The decoded frames used last, at most `budget` bytes of them, of any number of readers. Thread-safe.
 
-    Frames stay as they were decoded, mostly YUV 4:2:0, which takes half the bytes of RGB.
+    Frames stay as they were decoded, mostly YUV 4:2:0, which takes half the bytes of RGB. What one reader of a video
+    has decoded, the others need not.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._bytes = 0
-        self._frames: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int], VideoFrame] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def bytes(self) -> int:
         return self._bytes
 
-    def get(self, index: int) -> VideoFrame | None:
-        frame = self._frames.get(index)
-        if frame is not None:
-            self._frames.move_to_end(index)
-        return frame
+    def get(self, video: str, index: int) -> VideoFrame | None:
+        """video: key of the content."""
+        with self._lock:
+            frame = self._frames.get((video, index))
+            if frame is not None:
+                self._frames.move_to_end((video, index))
+            return frame
 
-    def put(self, index: int, frame: VideoFrame) -> None:
-        if index in self._frames:
-            self._bytes -= _frame_bytes(self._frames.pop(index))
-        self._frames[index] = frame
-        self._bytes += _frame_bytes(frame)
-        while self._bytes > self._budget:
-            _, evicted = self._frames.popitem(last=False)
-            self._bytes -= _frame_bytes(evicted)
+    def put(self, video: str, index: int, frame: VideoFrame) -> None:
+        with self._lock:
+            old = self._frames.pop((video, index), None)
+            if old is not None:
+                self._bytes -= _frame_bytes(old)
+            self._frames[video, index] = frame
+            self._bytes += _frame_bytes(frame)
+            while self._bytes > self._budget:
+                _, evicted = self._frames.popitem(last=False)
+                self._bytes -= _frame_bytes(evicted)
 
     def clear(self) -> None:
-        self._frames.clear()
-        self._bytes = 0
+        with self._lock:
+            self._frames.clear()
+            self._bytes = 0
 
 
 def _frame_bytes(frame: VideoFrame) -> int:
@@ -123,7 +131,15 @@ def _changed(path: Path) -> tuple[float, float]:
 def load_index(cache_dir: Path, key: str) -> Index | None:
     """The stored index of a content, or None if there is none of this version or it is unreadable."""
     try:
-        with _index_path(cache_dir, key).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return unpack_index(_index_path(cache_dir, key).read_bytes())
+    except OSError:
+        return None
+
+
+def unpack_index(content: bytes) -> Index | None:
+    """What ``pack_index`` wrote; None if it is of another version or damaged."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             facts = json.loads(bytes(stored["facts"]))
             if facts.pop("made_by") != _maker():
                 return None
@@ -137,13 +153,18 @@ def load_index(cache_dir: Path, key: str) -> Index | None:
 
 def save_index(cache_dir: Path, key: str, index: Index) -> None:
     """Store an index; a folder that cannot be written costs time, not correctness, and is only logged."""
+    _write_atomically(_index_path(cache_dir, key), pack_index(index))
+
+
+def pack_index(index: Index) -> bytes:
+    """An index as the content of a file."""
     facts = {name: getattr(index, name) for name in ("width", "height", "warning", "verified", "damaged")}
     facts["orientation"] = astuple(index.orientation)
     facts["made_by"] = _maker()
     buffer = io.BytesIO()
     arrays = {name: getattr(index, name) for name in _ARRAYS}
     np.savez(buffer, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
-    _write_atomically(_index_path(cache_dir, key), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _index_path(cache_dir: Path, key: str) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.error
+from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
@@ -17,16 +19,20 @@ from tam_backend.errors import MediaError
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,obu,h264,hevc,m4v,gif"
 _NOT_FOOTAGE = Disposition.attached_pic | Disposition.timed_thumbnails
 DEFAULT_MAX_PIXELS = 64_000_000
+DEFAULT_MAX_FRAMES = 4_000_000  # 18 hours at 60 frames per second
 _ALIGNMENT = 64 << 16  # FFmpeg compares its limit with rows of up to 63 more pixels, and there are at most 65,535 rows
 _GENERATE_PTS = 0x0001  # AVFMT_FLAG_GENPTS, set by PyAV: it invents timestamps, for AVI files with B-frames wrong ones
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """threads: decoder threads, 0 = as many as there are cores. max_pixels: largest width x height that is decoded."""
+    """threads: decoder threads, 0 = as many as there are cores. max_pixels: largest width x height that is decoded.
+    max_frames, max_seconds: of a whole video."""
 
     threads: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
+    max_frames: int = DEFAULT_MAX_FRAMES
+    max_seconds: float = float("inf")
 
 
 def open_stream(path: Path, limits: Limits, *, frame_threads: bool = True) -> tuple[InputContainer, VideoStream]:
@@ -47,6 +53,28 @@ def open_stream(path: Path, limits: Limits, *, frame_threads: bool = True) -> tu
     context.thread_count = limits.threads
     stream.thread_type = "AUTO" if frame_threads else "SLICE"
     return container, stream
+
+
+def open_sound(path: Path, limits: Limits) -> tuple[InputContainer, AudioStream | None]:
+    """Open a file at its start, for its first audio stream; None: it has none.
+
+    Raises MediaError if it cannot be opened.
+    """
+    container = _open_container(path, limits)
+    stream = next(iter(container.streams.audio), None)
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return container, stream
+
+
+def timing(path: Path, limits: Limits) -> tuple[Fraction, Fraction]:
+    """Of the footage: the unit of its times, and the time of its first frame as the container counts, in seconds."""
+    container, stream = open_stream(path, limits)
+    with container:
+        base = stream.time_base
+        assert base is not None
+        return base, (stream.start_time or 0) * base
 
 
 def is_isom(container: InputContainer) -> bool:

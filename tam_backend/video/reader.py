@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from tam_backend.errors import MediaError
 from tam_backend.video.base import Frame
 from tam_backend.video.cache import FrameCache, content_key, load_index, save_index
-from tam_backend.video.container import DEFAULT_MAX_PIXELS, Limits, first_bytes
+from tam_backend.video.container import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, Limits, first_bytes
 from tam_backend.video.decoder import Decoder
 from tam_backend.video.index import Index
 from tam_backend.video.pixels import RgbConverter
@@ -33,13 +33,22 @@ class VideoReader:
     orientation of the first one.
     """
 
-    def __init__(self, path: Path, index: Index, key: str, limits: Limits, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        index: Index,
+        key: str,
+        limits: Limits,
+        cache_bytes: int,
+        shared: FrameCache | None = None,
+    ) -> None:
         self._path = path
         self._index = index
         self._key = key
         self._limits = limits
         self._cache_bytes = cache_bytes
-        self._cache = FrameCache(cache_bytes)
+        self._shared = shared
+        self._cache = shared if shared is not None else FrameCache(cache_bytes)
         self._decoder = Decoder(path, index, limits)
         self._to_rgb = RgbConverter(index.width, index.height, index.orientation)
         self._lock = threading.Lock()
@@ -81,7 +90,7 @@ class VideoReader:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of decoded frames held now."""
+        """Bytes of decoded frames held now, by all that share them."""
         return self._cache.bytes
 
     def __len__(self) -> int:
@@ -111,14 +120,15 @@ class VideoReader:
         return float(self._index.times[self._place(index)])
 
     def clone(self) -> VideoReader:
-        return VideoReader(self._path, self._index, self._key, self._limits, self._cache_bytes)
+        return VideoReader(self._path, self._index, self._key, self._limits, self._cache_bytes, self._shared)
 
     def close(self) -> None:
         """Free the file and the memory. Reading then raises MediaError; size, times and key stay known."""
         with self._lock:
             self._closed = True
             self._decoder.close()
-            self._cache.clear()
+            if self._shared is None:
+                self._cache.clear()
 
     def __enter__(self) -> VideoReader:
         return self
@@ -135,7 +145,7 @@ class VideoReader:
     def _decoded(self, place: int) -> VideoFrame:
         if self._closed:
             raise MediaError(f"the reader of {self._path.name} is closed")
-        frame = self._cache.get(place)
+        frame = self._cache.get(self._key, place)
         if frame is not None:
             return frame
         if place not in self._damaged:
@@ -151,7 +161,7 @@ class VideoReader:
             self._decoder.start(place)
         while (item := self._decoder.read()) is not None:
             at, frame = item
-            self._cache.put(at, frame)
+            self._cache.put(self._key, at, frame)
             if at == place:
                 return frame
             if at > place:
@@ -164,9 +174,13 @@ def open_video(
     *,
     cache_dir: Path | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    shared: FrameCache | None = None,
     threads: int = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    max_seconds: float = float("inf"),
     verify: bool = False,
+    make_index: Callable[[Path, Limits], Index] | None = None,
 ) -> VideoReader:
     """Open a video file (MP4, MOV, WebM, MKV, AVI, MPEG, ...) as exact frames.
 
@@ -175,21 +189,29 @@ def open_video(
     do not count. How the index is made, and when that takes a pass of decoding, stands in tam_backend.video.scan.
 
     cache_dir: keeps indices and content keys between runs; a damaged file in it is made anew. cache_bytes: decoded
-    frames held in memory. threads: of the decoder, 0 = one per core. max_pixels: width x height of the largest frame
-    that is decoded. verify: index by decoding everything, even if the file looks as if its packets can be believed.
+    frames held in memory. shared: holds them in place of that, with those of other readers. threads: of the decoder,
+    0 = one per core. max_pixels: width x height of the largest frame that is decoded. max_frames, max_seconds: of the
+    video. verify: index by decoding everything, even if the file looks as if its packets can be believed. make_index:
+    what makes the index, such as ``FirstLook.video`` for files that are not trusted; it does not verify.
 
     Raises MediaError in plain words: no such file, empty, not a video, no video stream, unsupported codec, too large,
-    nothing decodable. A file of which only a part can be read gives that part; `warning` says what is missing. A frame
-    that fails only when it is read raises MediaError then; the frames after it can be read. Pictures that the decoder
-    mends instead of refusing come as it mends them, which can depend on what was decoded before.
+    too long, nothing decodable. A file of which only a part can be read gives that part; `warning` says what is
+    missing. A frame that fails only when it is read raises MediaError then; the frames after it can be read. Pictures
+    that the decoder mends instead of refusing come as it mends them, which can depend on what was decoded before.
     """
     path = Path(path)
-    limits = Limits(threads, max_pixels)
+    limits = Limits(threads, max_pixels, max_frames, max_seconds)
     first_bytes(path)
     key = content_key([path], cache_dir)
     index = load_index(cache_dir, key) if cache_dir else None
     if index is None or (verify and not index.verified) or index.width * index.height > max_pixels:
-        index = build_index(path, limits, verify=verify)
+        index = make_index(path, limits) if make_index else build_index(path, limits, verify=verify)
         if cache_dir:
             save_index(cache_dir, key, index)
-    return VideoReader(path, index, key, limits, cache_bytes)
+    if len(index) > max_frames:
+        raise MediaError(f"{path.name} has {len(index)} frames; the limit is {max_frames}")
+    if index.times[-1] > max_seconds:
+        raise MediaError(
+            f"{path.name} is {index.times[-1] / 60:.1f} minutes long; the limit is {max_seconds / 60:g} minutes"
+        )
+    return VideoReader(path, index, key, limits, cache_bytes, shared)

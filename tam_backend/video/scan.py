@@ -37,7 +37,6 @@ from tam_backend.video.index import NONE, Index, Ints, starts
 from tam_backend.video.pixels import orientation
 
 _PROBE = 32  # frames decoded to check a prediction
-_MAX_PACKETS = 4_000_000  # 18 hours at 60 frames per second
 _DURATION_TOLERANCE = 0.5  # seconds by which a file may end before the duration that it declares
 
 
@@ -183,8 +182,8 @@ def _scan(path: Path, limits: Limits) -> _Scan:
                     _add(scan, packet, inspect)
                 elif stamp is not None:
                     scan.dropped += 1
-                if len(scan.pts) > _MAX_PACKETS:
-                    raise MediaError(f"{path.name} has more than {_MAX_PACKETS} frames")
+                if len(scan.pts) > limits.max_frames:
+                    raise MediaError(f"{path.name} has more than {limits.max_frames} frames, which is the limit")
         except (av.error.FFmpegError, IndexError):
             scan.suspicious = True
         scan.announced = _announced(path, container, stream, scan, end)

@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from tam_backend.errors import BadInput, MediaError
+from tam_backend.video.audio import Sound
 from tam_backend.video.base import Frame
 
 _HD_HEIGHT = 720
@@ -29,11 +30,14 @@ _CODECS = {
 
 
 class VideoWriter:
-    """Writes an MP4 file of constant frame rate: H.264 4:2:0, or MPEG-4 Part 2 where FFmpeg has no H.264 encoder.
+    """Writes an MP4 file: H.264 4:2:0, or MPEG-4 Part 2 where FFmpeg has no H.264 encoder.
 
         with VideoWriter(path, reader.fps, (reader.width, reader.height)) as video:
             for frame in frames:
                 video.write(frame)
+
+    The rate is constant, unless ``time_base`` is given: then each frame comes with its time, in whole multiples of it.
+    sound: put beside the pictures. comment: in the file's metadata.
 
     path: ends in .mp4. size: (width, height) of the frames; an odd side is padded by repeating its last pixels. The
     file appears under its name only when it is complete: at the end of the block, also if that is left by Ctrl-C, with
@@ -42,7 +46,17 @@ class VideoWriter:
     Raises BadInput for a path, rate, size or frame that cannot be written, MediaError if the file cannot be.
     """
 
-    def __init__(self, path: str | Path, fps: float, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        size: tuple[int, int],
+        *,
+        time_base: Fraction | None = None,
+        sound: Sound | None = None,
+        comment: str = "",
+    ) -> None:
+        self._time_base, self._sound, self._comment = time_base, sound, comment
         self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.stem}.{uuid4().hex[:8]}.part")
         if self._path.suffix.lower() != ".mp4":
@@ -74,7 +88,13 @@ class VideoWriter:
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = named
         context.color_range = ColorRange.MPEG
+        if self._time_base is not None:
+            context.time_base = stream.time_base = self._time_base
+        if self._comment:
+            self._container.metadata["comment"] = self._comment
         self._stream = stream
+        if self._sound is not None:
+            self._sound.add_to(self._container)
         return self
 
     @property
@@ -82,8 +102,8 @@ class VideoWriter:
         """The matrix that viewers expect of a picture of this height, which is named in the file as well."""
         return Colorspace.ITU709 if self._height >= _HD_HEIGHT else Colorspace.ITU601
 
-    def write(self, frame: Frame) -> None:
-        """frame: HxWx3 uint8 RGB of the size given."""
+    def write(self, frame: Frame, time: int | None = None) -> None:
+        """frame: HxWx3 uint8 RGB of the size given. time: in units of the time base, later than the frame before."""
         if self._container is None or self._stream is None:
             raise BadInput("frames are written inside the writer's with block")
         if frame.shape != (self._height, self._width, 3) or frame.dtype != np.uint8:
@@ -99,8 +119,9 @@ class VideoWriter:
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
         )
-        picture.pts = self._frames
-        picture.time_base = 1 / self._rate
+        picture.pts = self._frames if time is None else time
+        picture.time_base = 1 / self._rate if self._time_base is None else self._time_base
+        self._mux_sound(picture.pts * picture.time_base)
         self._encode(picture)
         self._frames += 1
 
@@ -113,6 +134,14 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{self._path.name} cannot be written: {error.strerror}") from None
 
+    def _mux_sound(self, until: Fraction | None) -> None:
+        assert self._container is not None
+        try:
+            for packet in self._sound.packets(until) if self._sound is not None else ():
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise MediaError(f"{self._path.name} cannot be written: {error.strerror}") from None
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._container is None:
             return
@@ -120,6 +149,7 @@ class VideoWriter:
         try:
             if keep:
                 self._encode(None)
+                self._mux_sound(None)
             self._close()
             if keep:
                 self._temporary.replace(self._path)

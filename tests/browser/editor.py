@@ -82,3 +82,15 @@ class StatusPage(Browser):
     """The page /status of the backend at ``url``. Its commands are in js/status.mjs."""
 
     kind = "StatusPage"
+
+
+class FilePage(Browser):
+    """An HTML file: ``url`` begins with file://. Its commands are in js/pages.mjs."""
+
+    kind = "FilePage"
+
+
+class VideoTask(Browser):
+    """Label Studio at ``url``, with tasks that show a video. Its commands are in js/pages.mjs."""
+
+    kind = "VideoTask"

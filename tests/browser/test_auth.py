@@ -14,7 +14,14 @@ from tamdev.processes import Program, free_port, local_environment
 from tamdev.rest import LabelStudio, answers
 from tamdev.sample import wait_for_frames
 
+from tam_backend.labelstudio.clips import ClipFiller
 from tam_backend.labelstudio.config import EXAMPLE
+from tam_backend.labelstudio.connections import Connections
+from tam_backend.labelstudio.library import VideoLibrary
+from tam_backend.labelstudio.links import FrameLinks, load_secret
+from tam_backend.labelstudio.media import Downloader
+from tam_backend.labelstudio.renewal import LinkRenewal
+from tam_backend.settings import Settings
 from tests.browser.conftest import Servers
 from tests.browser.scene import FRAMES, HEIGHT, WIDTH, centre, write_video
 from tests.server.test_auth import PASSWORD, SECRET, USER, basic
@@ -29,6 +36,7 @@ class Protected:
     label_studio: LabelStudio
     url: str
     program: Program
+    settings: dict[str, str]
 
     def connect(self, project: int, url: str, password: str = PASSWORD) -> dict:
         return self.label_studio.post(
@@ -56,7 +64,7 @@ def protected(servers: Servers, tmp_path: Path) -> Iterator[Protected]:
     command = [BACKEND.program("tam"), "serve", "--port", str(port)]
     with Program("the backend", command, local_environment(settings), tmp_path / "backend.log") as program:
         program.wait_until(lambda: answers(f"{url}/{SECRET}/health", basic()), 60)
-        yield Protected(servers.label_studio, url, program)
+        yield Protected(servers.label_studio, url, program, settings)
 
 
 @pytest.fixture
@@ -64,6 +72,20 @@ def project(servers: Servers) -> Iterator[int]:
     project = servers.label_studio.create_project("protected", EXAMPLE, show_collab_predictions=True)
     yield project
     servers.label_studio.delete_project(project)
+
+
+def renewed(protected: Protected) -> int:
+    """Give the tasks addresses that end, as the backend would with TAM_FRAME_LINK_DAYS; returns in how many tasks."""
+    settings = Settings.from_env({**protected.settings, "TAM_FRAME_LINK_DAYS": "2"})
+    links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
+    connections = Connections(settings)
+    library = VideoLibrary(settings.data_dir / "videos", Downloader.from_settings(settings), connections)
+    clips = ClipFiller(library, links, settings.clip_length, settings.data_dir / "splits")
+    renewal = LinkRenewal(clips, links, connections, settings)
+    try:
+        return renewal.renew()
+    finally:
+        renewal.close()
 
 
 def test_connect_upload_and_click(protected: Protected, project: int, tmp_path: Path):
@@ -87,6 +109,10 @@ def test_connect_upload_and_click(protected: Protected, project: int, tmp_path: 
     frames = label_studio.tasks(project)[0]["data"]["frames"]
     assert len(frames) == FRAMES
     assert frames[0].startswith(f"{protected.url}/frames/")
+    assert requests.get(frames[0], timeout=10).headers["Content-Type"] == "image/jpeg"
+    assert renewed(protected) == 1
+    frames = label_studio.tasks(project)[0]["data"]["frames"]
+    assert "&exp=" in frames[0]
     assert requests.get(frames[0], timeout=10).headers["Content-Type"] == "image/jpeg"
 
     x, y = centre("Disc", 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import re
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tam_backend
 from tam_backend.commands import serve
@@ -105,7 +108,62 @@ def test_files_that_the_build_takes_exist_and_reach_it():
         assert f"{module}.py" in taken
     assert set(build["tool"]["setuptools"]["dynamic"]["dependencies"]["file"]) <= taken
     requirements = set(re.findall(r"-r /mnt/(\S+)", " ".join(values("RUN"))))
-    assert requirements == {"requirements.txt", "requirements-nodeps.txt", "requirements-torch.txt"}
+    assert requirements == {"requirements.lock", "requirements-build.lock", "requirements-torch.txt"}
+
+
+def locked(name: str) -> dict[str, tuple[str, int]]:
+    """Package -> (version, number of hashes) of a lock file; every line of it is one of these."""
+    found: dict[str, tuple[str, int]] = {}
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            match = re.fullmatch(r"(\S+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)", line)
+            assert match, line
+            found[canonicalize_name(match[1])] = match[2], match[3].count("--hash")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lock", "sources"),
+    [
+        ("requirements.lock", ["requirements.txt", "requirements-nodeps.txt"]),
+        ("requirements-build.lock", ["requirements-build.txt"]),
+    ],
+)
+def test_the_lock_is_that_of_the_requirements(lock: str, sources: list[str]):
+    pins = {}
+    for source in sources:
+        lines = (line for line in (ROOT / source).read_text().splitlines() if line and not line.startswith("#"))
+        pins |= {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    have = locked(lock)
+    assert {name: have[name][0] for name in pins} == pins, "make lock"
+    assert all(hashes for _, hashes in have.values())
+
+
+def test_the_lock_has_all_that_its_packages_need():
+    """It is installed without looking for more. label-studio-ml's own pins do not count (requirements.txt)."""
+    have = locked("requirements.lock")
+    for name in have.keys() - {"label-studio-ml"}:
+        assert have[name][0] == importlib.metadata.version(name), "the tests ran with another version"
+        for text in importlib.metadata.requires(name) or []:
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                version = have[canonicalize_name(needed.name)][0]
+                assert needed.specifier.contains(version, prereleases=True), f"{name} needs {text}"
+
+
+def test_the_image_installs_nothing_but_what_is_locked():
+    """PyTorch aside, whose files depend on an index that is named at the build."""
+    installs = re.findall(r"pip install (.*?)(?:&&|;;|$)", " ".join(values("RUN")))
+    assert len(installs) == 4
+    for options in installs:
+        if "requirements-torch.txt" in options or "/mnt/wheels" in options:
+            continue
+        for option in ("--no-deps", "--only-binary :all:", "--require-hashes"):
+            assert option in options, options
+    [wheel] = re.findall(r"pip wheel (.*)", " ".join(values("RUN")))
+    assert "--no-build-isolation" in wheel
+    assert "--no-deps" in wheel
 
 
 def test_the_image_starts_the_server_and_asks_it_for_its_health():

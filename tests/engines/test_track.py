@@ -73,7 +73,7 @@ def test_from_files_to_outputs(
     assert len(encoded) == 1, "the second call finds the embedding on disk"
     capsys.readouterr()
     assert main([*command[:3], "embedded", *command[4:], "--click", "2,30,20"]) == 0
-    assert f"{out} has masks of the engine sam-xmem-2-" in capsys.readouterr().err
+    assert f"{out} has masks of the engine sam-xmem-3-" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("environment")

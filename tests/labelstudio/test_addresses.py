@@ -20,7 +20,11 @@ FORBIDDEN = [
     ("http://0x7f000001/a.mp4", "hexadecimal"),
     ("http://0177.0.0.1/a.mp4", "octal"),
     ("http://0.0.0.0/a.mp4", "this host"),
+    ("http://0/a.mp4", "this host, in short"),
+    ("http://0x7f.1/a.mp4", "hexadecimal and short"),
+    ("http://017700000001/a.mp4", "octal in one number"),
     ("http://localhost.test/a.mp4", "a name for loopback"),
+    ("http://localhost.test./a.mp4", "the same with a dot behind"),
     ("http://10.1.2.3/a.mp4", "private"),
     ("http://172.31.255.255/a.mp4", "private"),
     ("http://192.168.0.1/a.mp4", "private"),
@@ -34,6 +38,7 @@ FORBIDDEN = [
     ("http://[::ffff:169.254.169.254]/latest", "IPv4-mapped"),
     ("http://[::ffff:7f00:1]/a.mp4", "IPv4-mapped"),
     ("http://[::127.0.0.1]/a.mp4", "IPv4-compatible"),
+    ("http://[::ffff:0:7f00:1]/a.mp4", "IPv4-translated"),
     ("http://[2002:7f00:1::1]/a.mp4", "6to4 of 127.0.0.1"),
     ("http://[64:ff9b::a9fe:a9fe]/latest", "NAT64 of 169.254.169.254"),
     ("http://[64:ff9b:1::7f00:1]/a.mp4", "NAT64 on local prefixes"),
@@ -68,7 +73,8 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize(("url", "why"), FORBIDDEN)
 def test_forbidden_places_are_not_even_connected_to(url, why, resolver, connections_tried, tmp_path):
-    resolver({"localhost.test": ["127.0.0.1"], "mixed.test": ["93.184.216.34,10.0.0.1"]})
+    names = {"localhost.test": ["127.0.0.1"], "mixed.test": ["93.184.216.34,10.0.0.1"]}
+    resolver(names | {"localhost.test.": ["127.0.0.1"]})
     with pytest.raises(MediaError):
         Downloader((), 10**6, patience=QUICK).fetch(url, None, tmp_path / "v" / "a.mp4")
     assert connections_tried == []

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tam_backend.quality import review, suggest
-from tam_backend.quality.suggestion import BELIEF, COMES_TRUE, FALL, FIRM, LEAST_ERROR, LEAST_FALL, REACH, START
+from tam_backend.quality.suggestion import (
+    BELIEF,
+    COMES_TRUE,
+    FALL,
+    FIRM,
+    LEAST_ERROR,
+    LEAST_FALL,
+    REACH,
+    START,
+    START_COUNTS,
+)
 
 CURVES = st.dictionaries(st.integers(0, 400), st.floats(0, 1), min_size=1, max_size=80)
 
@@ -41,7 +51,8 @@ def slow_suggestion(quality, confirmed):
         for g in open_frames:
             nearer = abs(f - g) < way(g)
             if g != f and abs(f - g) <= REACH and nearer:
-                gains[f] += COMES_TRUE * errors[g] * (1 - usual(abs(f - g)) / usual(way(g)))
+                hard = START_COUNTS * errors[f] / usual(way(f)) + (1 - START_COUNTS) * errors[g] / usual(way(g))
+                gains[f] += COMES_TRUE * max(0, errors[g] - hard * usual(abs(f - g)))
     return gains
 
 
@@ -68,15 +79,22 @@ def test_a_poor_stretch_beats_a_poorer_single_frame():
     assert 60 <= suggest(quality, [0, 50, 99]).frame < 80
 
 
-def test_where_masks_are_poor_at_once_the_poorest_comes_first():
-    """What is around it is not expected to gain much, wherever it is."""
-    quality = dict.fromkeys(range(1, 12), 0.4) | {2: 0.0}
-    assert suggest(quality, [0, 12]).frame == 2
+def test_where_little_is_around_the_poorest_comes_first():
+    quality = dict.fromkeys(range(1, 5), 0.4) | {1: 0.0}
+    assert suggest(quality, [0, 5]).frame == 1
 
 
 def test_a_few_frames_that_seem_poor_do_not_outweigh_a_long_way():
     quality = {f: 0.9 - 0.1 * np.log(min(f, 100 - f)) for f in range(1, 100)} | {99: 0.6}
     assert 40 <= suggest(quality, [0, 100]).frame <= 60
+
+
+def test_a_frame_on_which_the_object_is_seen_comes_before_the_poorest_of_a_hard_stretch():
+    """As where it passes behind something: from there it is lost again at once."""
+    quality = {f: 0.8 - 0.05 * np.log(f) for f in range(1, 80)} | dict.fromkeys(range(50, 60), 0.15)
+    frame = suggest(quality, [0]).frame
+    assert 20 <= frame < 80
+    assert not 50 <= frame < 60
 
 
 def test_of_two_equal_gaps_the_poor_one_comes_first():

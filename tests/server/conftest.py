@@ -21,6 +21,16 @@ LABELS = ("Object 1", "Object 2")
 _opened: list[Backend] = []
 
 
+_indices: list[Path] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_indices(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Backends share what they know of files by their content: most read the same few, and a first look is a process
+    of its own."""
+    _indices.append(tmp_path_factory.mktemp("indices"))
+
+
 @pytest.fixture(autouse=True)
 def _close_all() -> Iterator[None]:
     """No backend's threads and files outlive its test."""
@@ -46,6 +56,9 @@ class Backend:
         self.config = config
         self.autosave = True
         self.settings = Settings(**{"data_dir": data_dir, "public_url": BASE} | settings)
+        if _indices and not (index := data_dir / "videos" / "index").exists():
+            index.parent.mkdir(parents=True)
+            index.symlink_to(_indices[0])
         self.engine = engine or fake_engine()
         self.service = Service(self.settings, self.engine)
         _opened.append(self)

@@ -22,6 +22,10 @@ from tests.fakes import FakeLabelStudio
 Json = dict[str, Any]
 
 
+#: The program ``tam`` as it is without PyTorch, whose import takes longer than all the rest of a start.
+_SERVE = "import sys; sys.modules['torch'] = None; from tam_backend.cli import main; sys.exit(main())"
+
+
 @dataclass
 class Outcome:
     """What a run led to: predictions by task, the answer to the last click, and how it went."""
@@ -41,7 +45,7 @@ class Outcome:
 class Server:
     """``tam serve`` on a data directory."""
 
-    def __init__(self, data_dir: Path, label_studio: FakeLabelStudio, clip_length: int) -> None:
+    def __init__(self, data_dir: Path, label_studio: FakeLabelStudio, clip_length: int, **environ: str) -> None:
         self._data_dir = data_dir
         self._label_studio = label_studio
         with socket.socket() as probe:
@@ -52,12 +56,12 @@ class Server:
             "TAM_DATA_DIR": str(data_dir), "TAM_LABEL_STUDIO_URL": label_studio.url,
             "TAM_LABEL_STUDIO_TOKEN": label_studio.TOKEN, "TAM_CLIP_LENGTH": str(clip_length),
             "TAM_ANSWER_SECONDS": "0.1", "TAM_PUBLIC_URL": self.url, "TAM_ENGINE": "embedded",
-        }  # fmt: skip
-        self._command = [sys.executable, "-m", "tam_backend.cli", "serve", "--port", str(port)]
+        } | environ  # fmt: skip
+        self._command = [sys.executable, "-c", _SERVE, "serve", "--port", str(port)]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        with (self._data_dir.parent / f"{self._data_dir.name}.log").open("a") as log:
+        with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environ, stdout=subprocess.PIPE, stderr=log, text=True
             )
@@ -70,6 +74,16 @@ class Server:
         self._process.send_signal(number)
         self._process.wait(30)
         self._process.stdout.close()
+
+    @property
+    def log(self) -> Path:
+        """What the server wrote, over all its starts."""
+        return self._data_dir.parent / f"{self._data_dir.name}.log"
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
 
     def post(self, path: str, body: object) -> Any:
         request = urllib.request.Request(
@@ -89,12 +103,25 @@ class Server:
         with urllib.request.urlopen(f"{self.url}/status", timeout=30) as response:
             return int(json.load(response)["background_jobs"])
 
+    def jobs(self) -> list[Json]:
+        """As on /status.json."""
+        with urllib.request.urlopen(f"{self.url}/status.json", timeout=30) as response:
+            return list(json.load(response)["jobs"])
+
+    def prompts(self) -> list[tuple[int, str, frozenset[str]]]:
+        """(task, label, ids of prompts) of what the database says people asked for."""
+        rows = self._rows("SELECT task, label, prompts FROM tracks WHERE follows = 0")
+        return [(task, label, frozenset(p["id"] for p in json.loads(prompts))) for task, label, prompts in rows]
+
     def blobs(self) -> set[bytes]:
         """The keys of all that is stored, read from the file itself."""
+        assert self._rows("PRAGMA integrity_check") == [("ok",)]
+        return {key for (key,) in self._rows("SELECT key FROM blobs")}
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
         connection = sqlite3.connect(f"file:{self._data_dir / 'state.sqlite3'}?mode=ro", uri=True)
         try:
-            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            return {key for (key,) in connection.execute("SELECT key FROM blobs")}
+            return connection.execute(query).fetchall()
         finally:
             connection.close()
 

@@ -92,9 +92,11 @@ def test_of_video_gives_the_newest_prompts_of_each_task(table):
 
 def test_old_tracks_are_forgotten_except_the_newest_prompts(table, monkeypatch):
     old = table.insert(track("p1", state=JobState.DONE))
+    table.submitted(old.work.label_studio, old.work.task, old.ids)
+    unsubmitted = table.insert(track("p2", state=JobState.DONE))
     newest = table.insert(track("x1", state=JobState.DONE))
     waiting = table.insert(track("q1", work=Work("http://ls", 1, 8)))
     now = time.time()
     monkeypatch.setattr("tam_backend.sessions.tracks.time.time", lambda: now + 8 * 86400)
     table.prune()
-    assert [table.get(t.id) is not None for t in (old, newest, waiting)] == [False, True, True]
+    assert [table.get(t.id) is not None for t in (old, unsubmitted, newest, waiting)] == [False, True, True, True]

@@ -87,6 +87,10 @@ class EmbeddingCache:
 
         return self._memory.get((video, frame), find)
 
+    def clear(self) -> None:
+        """Forget what is held in memory; what is on disk stays."""
+        self._memory.clear()
+
     def close(self) -> None:
         if self._disk is not None:
             self._disk.close()

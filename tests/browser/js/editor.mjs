@@ -48,6 +48,13 @@ export class Editor {
     await this.settled();
   }
 
+  /** The project's list of tasks. */
+  async openTaskList(project) {
+    await this.page.goto(`${this.url}/projects/${project}/data`);
+    await this.page.locator(".dm-table-row, [class*=tableRow], [class*=table-row]").first().waitFor({ timeout: 15_000 }).catch(() => {});
+    await this.page.waitForTimeout(1500); // its columns are laid out in the next ticks
+  }
+
   /** Close the task, as someone who goes home does. */
   async leave() {
     await this.page.goto("about:blank");
@@ -206,9 +213,9 @@ export class Editor {
    * Click with the magenta point tool. Ctrl lets the click through masks (BrushLabels only) and boxes that are there.
    * wait: until the answer is there, and return what it held: {status, errors, frames with masks of this label, seconds}.
    */
-  smartClick(tag, label, x, y, { positive = true, through = false, wait = true } = {}) {
+  smartClick(tag, label, x, y, { positive = true, through = false, wait = true, timeout = 60_000 } = {}) {
     const keys = [...(through ? ["Control"] : []), ...(positive ? [] : ["Alt"])];
-    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys));
+    return this._smart("key-point-tool", tag, label, wait, () => this.click(x, y, keys), timeout);
   }
 
   /** Draw a box with the magenta rectangle tool, from corner to corner; see smartClick. */
@@ -217,12 +224,12 @@ export class Editor {
     return this._smart("rectangle-tool", tag, label, wait, () => this.stroke([from, middle, to]));
   }
 
-  async _smart(tool, tag, label, wait, gesture) {
+  async _smart(tool, tag, label, wait, gesture, timeout = 60_000) {
     if (await this.selected()) await this.unselect(); // a selected region would take the label's key
     await this.chooseSmartTool(tool); // before the label: choosing a tool drops the labels of other tags
     await this.chooseLabel(tag, label);
     const started = Date.now();
-    const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout: 60_000 });
+    const sent = this.page.waitForResponse((r) => r.url().includes("/interactive-annotating"), { timeout });
     sent.catch(() => {}); // reported below, where it is awaited
     await gesture();
     if (!wait) return null;

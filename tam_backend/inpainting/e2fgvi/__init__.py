@@ -1,0 +1,1 @@
+"""E2FGVI-HQ: our own inference network for the published weights."""

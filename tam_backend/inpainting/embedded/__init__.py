@@ -1,0 +1,1 @@
+"""The embedded engine: what other frames show, carried along the flow. No weights."""

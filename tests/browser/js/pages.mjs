@@ -1,0 +1,120 @@
+// Two more pages: an HTML file on the disk, and a task of Label Studio with a <Video>.
+import { launch } from "./browser.mjs";
+
+export class FilePage {
+  static async launch(options) {
+    const { browser, page } = await launch(options);
+    return new FilePage(options.url, browser, page);
+  }
+
+  constructor(url, browser, page) {
+    this.url = url;
+    this.browser = browser;
+    this.page = page;
+    this.problems = [];
+    this.requests = [];
+    page.on("pageerror", (error) => this.problems.push(String(error)));
+    page.on("console", (message) => {
+      if (["error", "warning"].includes(message.type())) this.problems.push(message.text());
+    });
+    page.on("request", (request) => this.requests.push(request.url()));
+  }
+
+  close() {
+    return this.browser.close();
+  }
+
+  async open() {
+    await this.page.goto(this.url);
+  }
+
+  text() {
+    return this.page.locator("body").innerText();
+  }
+
+  /** Addresses of all links, in order. */
+  links() {
+    return this.page.$$eval("a", (links) => links.map((link) => link.href));
+  }
+
+  /** What the page asked for, itself included; and errors and warnings in the console. */
+  traffic() {
+    return { requests: this.requests, problems: this.problems };
+  }
+
+  /** How many lines of charts can be seen: they have a length and lie on the page. */
+  charts() {
+    return this.page.$$eval("svg polyline", (lines) => lines.filter((l) => l.getTotalLength() > 0).length);
+  }
+
+  /** Whether the page is wider than the window. */
+  overflows(width) {
+    return this.page.setViewportSize({ width, height: 900 })
+      .then(() => this.page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth));
+  }
+
+  screenshot(path) {
+    return this.page.screenshot({ path, fullPage: true });
+  }
+}
+
+export class VideoTask {
+  static async launch(options) {
+    const { browser, page } = await launch(options);
+    return new VideoTask(options.url, browser, page);
+  }
+
+  constructor(url, browser, page) {
+    this.url = url;
+    this.browser = browser;
+    this.page = page;
+  }
+
+  close() {
+    return this.browser.close();
+  }
+
+  async login(username, password) {
+    await this.page.goto(`${this.url}/user/login/`);
+    await this.page.fill("#email", username);
+    await this.page.fill("#password", password);
+    await Promise.all([this.page.waitForURL(/\/(projects)?\/?$/), this.page.click("button[type=submit]")]);
+  }
+
+  /** Open a task and wait until its regions and its video are there. */
+  async open(project, task) {
+    await this.page.goto(`${this.url}/projects/${project}/data?task=${task}`);
+    await this.page.waitForFunction(() => {
+      const annotation = window.Htx?.annotationStore?.selected;
+      const video = annotation && [...annotation.names.values()].find((tag) => tag.type === "video");
+      return annotation?.regions.length > 0 && video?.length > 1;
+    }, null, { timeout: 60_000, polling: 200 });
+    await this.page.waitForTimeout(1500); // the first picture of the video
+  }
+
+  /** Label -> for each of so many frames, what the editor itself shows: [x, y, width, height] in percent, or null. */
+  boxes(count) {
+    return this.page.evaluate((frames) => Object.fromEntries(
+      window.Htx.annotationStore.selected.regions.map((region) => [
+        region.labels[0],
+        Array.from({ length: frames }, (_, i) => {
+          const shape = region.isInLifespan(i + 1) ? region.getShape(i + 1) : null;
+          return shape && [shape.x, shape.y, shape.width, shape.height];
+        }),
+      ]),
+    ), count);
+  }
+
+  /** Go to a frame, counted from 1, as the player does. */
+  async goToFrame(frame) {
+    await this.page.evaluate((wanted) => {
+      const names = [...window.Htx.annotationStore.selected.names.values()];
+      names.find((tag) => tag.type === "video").setFrame(wanted);
+    }, frame);
+    await this.page.waitForTimeout(800);
+  }
+
+  screenshot(path) {
+    return this.page.screenshot({ path });
+  }
+}
