@@ -89,10 +89,10 @@ def main() -> None:
                 beyond.append(took - sum(decoding))
             points.append(point(number, new=False))
             backend.arrived()
-        whole_ms, beyond_ms = (1e3 * statistics.median(times) for times in (whole, beyond))
+        middle, rest = statistics.median(whole) * 1e3, statistics.median(beyond) * 1e3
         print(
-            f"{args.clicks} clicks on an embedded frame of {width}x{height}: whole request {whole_ms:.0f} ms, "
-            f"beyond the decoder {beyond_ms:.0f} ms (medians; least {1e3 * min(beyond):.0f})"
+            f"{args.clicks} clicks on an embedded frame of {width}x{height}: whole request {middle:.0f} ms, beyond the "
+            f"decoder {rest:.0f} ms (medians; least {min(beyond) * 1e3:.0f})"
         )
         server.shutdown()
         backend.service.close()

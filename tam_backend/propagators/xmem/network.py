@@ -88,12 +88,13 @@ class KeyProjection(nn.Module):
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """1x1024xhxw -> key hw x 64, shrinkage hw x 1, selection hw x 64; float32.
 
-        One convolution computes all three.
+        One convolution computes all three, exactly (see ``Bottleneck``).
         """
         convs = (self.key_proj, self.d_proj, self.e_proj)
         parameters = tuple(p for conv in convs for p in (conv.weight, conv.bias) if p is not None)
 
-        kernel = derived(self, parameters, lambda: Kernel.of(torch.cat(parameters[0::2]), torch.cat(parameters[1::2])))
+        weights, biases = parameters[0::2], parameters[1::2]
+        kernel = derived(self, parameters, lambda: Kernel.of(torch.cat(weights), torch.cat(biases), exact=True))
         y = kernel(f16).float()
         rows = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
         key, shrinkage, selection = rows.split([KEY_DIM, 1, KEY_DIM], 1)
