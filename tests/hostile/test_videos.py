@@ -293,11 +293,12 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_takes_too_long_is_ended(slow: Path):
+    before = children()
     started = time.monotonic()
     with pytest.raises(MediaError, match=r"longer than 0\.5 seconds.*TAM_FIRST_LOOK_SECONDS"):
         FirstLook(seconds=0.5).video(slow, Limits())
     assert time.monotonic() - started < 5
-    assert children() == []
+    assert children() <= before
 
 
 def test_what_takes_too_much_memory_is_ended(tmp_path: Path):
@@ -322,11 +323,12 @@ def test_a_look_that_ignores_all_signals_is_ended(tmp_path: Path):
         sys.executable, "-c",
         "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (1, 2, 13, 14, 15)]; time.sleep(60)",
     ]  # fmt: skip
+    before = children()
     started = time.monotonic()
     with pytest.raises(MediaError, match="longer than 1 seconds"):
         look.video(make_video(tmp_path / "a.mp4"), Limits())
     assert time.monotonic() - started < 5
-    assert children() == []
+    assert children() <= before
 
 
 def test_a_fault_of_ours_is_not_put_down_to_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -394,9 +396,9 @@ def test_a_look_ends_with_its_server(slow: Path):
         time.sleep(0.1)
 
 
-def children() -> list[str]:
-    """Processes of ours that still run."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+def children() -> set[str]:
+    """Processes of ours that still run; other tests may have left some, such as multiprocessing's own."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 # ---- images
