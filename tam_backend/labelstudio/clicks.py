@@ -118,7 +118,7 @@ class ClickAnswers:
         self._forget_dropped(work, asks)
         subject = frozenset(a.object for a in asks)
         ids = frozenset[str]().union(*(a.ids for a in asks))
-        ticket = Ticket(work, subject, ids, asks[0].draft, asks, _person(task, work, asks[0]))
+        ticket = Ticket(work, subject, ids, asks[0].draft, asks, _person(task, work))
         siblings = self._pending.begin(ticket)
         drafts = Drafts(self._connections.current(), task)
         try:
@@ -425,10 +425,11 @@ class ClickAnswers:
                 self._background.release(track)
 
 
-def _person(task: Json, work: Work, ask: Ask) -> Hashable:
-    """Who asks, as far as Label Studio tells: drafts in a request are those of the user who made it."""
+def _person(task: Json, work: Work) -> Hashable:
+    """Who asks, as far as Label Studio tells: drafts in a request are those of the user who made it. Without any, whoever
+    works on the task: a click by itself is nobody."""
     users = {d["user"] for d in task.get("drafts") or [] if isinstance(d, dict) and isinstance(d.get("user"), str)}
-    return users.pop() if len(users) == 1 else (work, ask.draft or ask.ids)
+    return users.pop() if len(users) == 1 else work
 
 
 def project_number(task: Json, project: str | None) -> int | None:
