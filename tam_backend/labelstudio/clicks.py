@@ -426,8 +426,8 @@ class ClickAnswers:
 
 
 def _person(task: Json, work: Work) -> Hashable:
-    """Who asks, as far as Label Studio tells: drafts in a request are those of the user who made it. Without any, whoever
-    works on the task: a click by itself is nobody."""
+    """Who asks, as far as Label Studio tells: drafts in a request are those of the user who made it. Without any it is
+    whoever works on the task: a click by itself is nobody."""
     users = {d["user"] for d in task.get("drafts") or [] if isinstance(d, dict) and isinstance(d.get("user"), str)}
     return users.pop() if len(users) == 1 else work
 
