@@ -9,8 +9,8 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-#: People, and seconds within which they had a turn, that make a crowd. One person who goes quickly from task to task may
-#: count as several: until a draft is saved, requests do not say whose they are.
+#: People, and seconds within which they had a turn, that make a crowd. One person who goes quickly from task to task
+#: may count as several: until a draft is saved, requests do not say whose they are.
 CROWD = (8, 60.0)
 #: People whose last turn is remembered.
 _REMEMBERED = 1000
