@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -51,12 +52,13 @@ class CameraMotion:
         horizontal, vertical = self.coefficients @ np.array([1.0, u, v, u * u, u * v, v * v])
         return float(horizontal), float(vertical)
 
-    def residual(self, flow: Array) -> Array:
-        """HxWx2 float32: motion relative to the camera, in units of ``noise``."""
-        own = self.flow(*flow.shape[:2])
-        np.subtract(flow, own, out=own)
-        own /= np.float32(self.noise)
-        return own
+    def speed(self, flow: Array) -> Array:
+        """HxW float32: how fast the pixels of HxWx2 flow move relative to the camera, in units of ``noise``."""
+        rest = self.flow(*flow.shape[:2])
+        np.subtract(flow, rest, out=rest)
+        speed = cv2.magnitude(*cv2.split(rest))
+        speed *= np.float32(1 / self.noise)
+        return np.asarray(speed, np.float32)
 
     @staticmethod
     def fit(flow: npt.NDArray[np.floating[Any]], rounds: int = 12) -> CameraMotion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tam_backend.errors import TamError
 from tam_backend.features.camera import Array, CameraMotion
 from tam_backend.features.colour import Bins, colour_bins
 from tam_backend.features.geometry import Geometry
@@ -20,16 +22,16 @@ from tam_backend.video.base import Reader
 #: (Sundaram, Brox and Keutzer, ECCV 2010).
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
 #: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
-PASSING_BYTES = 24 * 1024 * 1024
+PASSING_BYTES = 36 * 1024 * 1024
 #: Bound of what is kept of clicked frames.
 CLICKED_BYTES = 256 * 1024 * 1024
 #: Bound of the colours that are kept: at 854x480 those of 15 frames, as fades are looked for 11 frames ahead.
 COLOURS_BYTES = 20 * 1024 * 1024
 #: Dense inverse search works on 8x8 patches over a pyramid; smaller images are padded to this side.
 MIN_DIS_SIDE = 64
-#: Pixels between the patches of the search, and steps of each towards its best place. Half as far apart and twice as
-#: many take three times as long.
-PATCH_STRIDE, DESCENT_STEPS = 4, 12
+#: Pixels between the patches of the search, and steps of each towards its best place. Where patches are closer to each
+#: other than this, it takes longer and gains nothing; where they are further apart, it loses.
+PATCH_STRIDE, DESCENT_STEPS = 5, 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +86,27 @@ class FrameFeatures:
         self.clicked = FeatureStore(min(CLICKED_BYTES, 4 * self.store.max_bytes))
         self._colours = FeatureStore(min(COLOURS_BYTES, self.store.max_bytes))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
+        self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
 
     def clear(self) -> None:
         """Forget all that is held; it is computed again where it is needed."""
         for store in (self.store, self.passing, self._colours):
             store.clear()
+
+    def prepare(self, video: Reader, source: int, target: int) -> None:
+        """Begin to compute, in the background, what propagation from ``source`` to ``target`` needs of the two frames.
+
+        Does nothing where there is no such frame, or only one core. What fails is computed again by whoever asks for
+        it, and fails there.
+        """
+        if 0 <= target < len(video) and cv2.getNumThreads() > 1:
+            self._ahead.submit(self._prepare, video, source, target)
+
+    def _prepare(self, video: Reader, source: int, target: int) -> None:
+        with contextlib.suppress(TamError):
+            self.speed(video, target)
+            self.arrival(video, source, target)
+            self.bins(video, target)
 
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
@@ -137,11 +155,8 @@ class FrameFeatures:
             return None
 
         def compute() -> Array:
-            speeds = []
-            for other in neighbours:
-                residual = self.camera(video, frame, other).residual(self.flow(video, frame, other))
-                speeds.append(np.hypot(residual[..., 0], residual[..., 1]))
-            return np.asarray(functools.reduce(np.minimum, speeds), np.float32)
+            speeds = (self.camera(video, frame, o).speed(self.flow(video, frame, o)) for o in neighbours)
+            return functools.reduce(np.minimum, speeds)
 
         return self.passing.get((video.key, "speed", frame), compute)
 

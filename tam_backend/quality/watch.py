@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tam_backend.features.filters import window
 from tam_backend.quality import parts
 from tam_backend.quality.parts import INSIDE, Array, Lab, Looks, Region, Soft
 
@@ -111,12 +112,7 @@ class Watch:
 
 def _neighbourhood(mask: Region) -> tuple[slice, slice]:
     """Where a mask that is not empty and its surroundings are."""
-    margin = _ring_width(mask) + 1
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
-    )
+    return window(mask, _ring_width(mask) + 1)
 
 
 def _ring(mask: Region) -> Region:

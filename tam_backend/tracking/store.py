@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -90,9 +91,7 @@ def pack_frame(result: Propagated) -> bytes:
     Deflating nothing but zeros would take longer than all the rest.
     """
     soft = result.soft
-    rows, columns = np.flatnonzero(soft.any(axis=1)), np.flatnonzero(soft.any(axis=0))
-    top, left = (int(n[0]) if len(n) else 0 for n in (rows, columns))
-    height, width = (int(n[-1] - n[0] + 1) if len(n) else 0 for n in (rows, columns))
+    left, top, width, height = cv2.boundingRect(soft)  # all 0 for an empty one
     part = np.array([top, left, height, width], "<u4").tobytes()
     header = np.array([result.quality], "<f8").tobytes() + np.array(soft.shape, "<u4").tobytes()
     return header + _PART + part + zlib.compress(soft[top : top + height, left : left + width].tobytes(), 1)

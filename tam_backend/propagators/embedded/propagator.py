@@ -127,6 +127,7 @@ class EmbeddedPropagation:
 
     def step(self, frame: int, review: Review | None = None) -> Propagated:
         previous = self._last
+        self._features.prepare(self._video, frame, 2 * frame - previous)
         result = self._look_for(frame) if self._crossing else self._advance(frame)
         return result if review is None else self._reviewed(result, review, previous)
 
