@@ -106,7 +106,6 @@ class FrameFeatures:
         with contextlib.suppress(TamError):
             self.speed(video, target)
             self.arrival(video, source, target)
-            self.bins(video, target)
 
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
@@ -173,10 +172,8 @@ class FrameFeatures:
         def compute() -> Arrival:
             back = self.flow(video, target, source)
             geometry = self.geometry(video)
-            large = self._enlarge(video, back)
-            large[..., 0] *= geometry.work_width / back.shape[1]
-            large[..., 1] *= geometry.work_height / back.shape[0]
-            return Arrival(large, self._enlarge(video, self.consistency(video, source, target)))
+            scale = np.array([geometry.work_width / back.shape[1], geometry.work_height / back.shape[0]], np.float32)
+            return Arrival(self._enlarge(video, back * scale), self._enlarge(video, self.consistency(video, source, target)))
 
         return self.passing.get((video.key, "arrival", source, target), compute)
 

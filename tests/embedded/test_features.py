@@ -114,7 +114,7 @@ def test_flow_sees_a_small_thing_move():
     flow = FrameFeatures().flow(reader, 0, 1)
     disc = cv2.resize(masks[0].astype(np.uint8), flow.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
     right = np.linalg.norm(flow[disc] - (2, 0), axis=1) < 0.7  # at half the size
-    assert right.mean() > 0.6  # none at all where the search ends one level earlier
+    assert right.mean() > 0.5  # none at all where the search ends one level earlier
 
 
 def test_camera_motion_ignores_a_large_object_and_finds_a_zoom_with_rotation():

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
-from tam_backend.features.colour import ColourModel
+from tam_backend.features.colour import ColourModel, colour_bins
 from tam_backend.features.filters import sigmoid, unit, usual, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
@@ -287,7 +287,7 @@ class EmbeddedPropagation:
     def _colour(self, part: Window) -> Array:
         """Log odds of the object by the colours of a part of this frame."""
         assert self._colours is not None
-        return self._colours.log_odds(self._features.bins(self._video, self._last)[part])
+        return self._colours.log_odds(colour_bins(self._features.lab(self._video, self._last)[part]))
 
     def _camera_way(self, source: int, target: int) -> tuple[float, float]:
         """Rows and columns by which the background moves where the object was, working size."""
