@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tam_backend.errors import BadInput
+from tam_backend.errors import BadInput, MediaError
 from tam_backend.features import CameraMotion, FeatureStore, FrameFeatures, Geometry
 from tam_backend.features.colour import ColourModel, colour_bins
 from tam_backend.features.filters import guided_filter, signed_distance
@@ -233,3 +233,47 @@ class TestShared:
             features.bins(reader, frame)
         assert 0 < features.store.nbytes <= 600_000
         assert 0 < features.passing.nbytes <= 1_000_000
+
+    def test_what_the_next_frame_needs_can_be_made_ready_ahead(self):
+        reader, _ = scene(120, 160, 4, [Disc(lambda t: (40 + 3 * t, 60), 15, RED)])
+        features = FrameFeatures()
+        features.prepare(reader, 0, 1)
+        features._ahead.shutdown(wait=True)
+        asked = features.store.misses + features.passing.misses
+        assert asked > 0
+        features.speed(reader, 1), features.arrival(reader, 0, 1)
+        assert features.store.misses + features.passing.misses == asked
+        fresh = FrameFeatures()
+        assert np.array_equal(features.speed(reader, 1), fresh.speed(reader, 1))
+        assert np.array_equal(features.arrival(reader, 0, 1).back, fresh.arrival(reader, 0, 1).back)
+
+    @pytest.mark.parametrize("target", [-1, 3])
+    def test_nothing_is_made_ready_beyond_the_ends(self, target):
+        reader, _ = scene(64, 80, 3, [Disc(lambda t: (40 + t, 30), 10, RED)])
+        features = FrameFeatures()
+        features.prepare(reader, max(0, target - 1), target)
+        features._ahead.shutdown(wait=True)
+        assert reader.reads == []
+
+    def test_a_frame_that_cannot_be_read_fails_for_who_asks_for_it(self):
+        class Damaged(ArrayReader):
+            def __getitem__(self, index):
+                if index == 2:
+                    raise MediaError("frame 2 cannot be decoded")
+                return super().__getitem__(index)
+
+        sound, _ = scene(64, 80, 4, [Disc(lambda t: (40 + t, 30), 10, RED)])
+        features, reader = FrameFeatures(), Damaged(sound.frames, "damaged")
+        features.prepare(reader, 1, 2)
+        features._ahead.shutdown(wait=True)
+        with pytest.raises(MediaError, match="frame 2"):
+            features.arrival(reader, 1, 2)
+        assert features.arrival(reader, 0, 1).back.shape == (64, 80, 2)
+
+    def test_nothing_is_held_after_clear(self):
+        reader, _ = scene(64, 80, 3, [Disc(lambda t: (40 + t, 30), 10, RED)])
+        features = FrameFeatures()
+        features.speed(reader, 1)
+        features.clicked.get("view", lambda: np.zeros(1000, np.uint8))
+        features.clear()
+        assert [s.nbytes for s in (features.store, features.passing, features.clicked)] == [0, 0, 0]
