@@ -87,13 +87,19 @@ def spread(points: Points, count: int, taken: Points | None = None) -> npt.NDArr
     """
     if count <= 0 or not len(points):
         return np.zeros(0, np.int64)
+    x, y = np.ascontiguousarray(points.T)
+
+    def squared(place: Points) -> npt.NDArray[np.float32]:
+        """N squared distances to one place."""
+        return np.asarray((x - place[0]) ** 2 + (y - place[1]) ** 2)
+
     if taken is not None and len(taken):
         chosen: list[int] = []
-        distance = ((points[:, None] - taken[None]) ** 2).sum(axis=2).min(axis=1)
+        distance = np.min([squared(place) for place in taken], axis=0)
     else:
-        chosen = [int(np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1)))]
-        distance = ((points - points[chosen[0]]) ** 2).sum(axis=1)
+        chosen = [int(np.argmin(squared(points.mean(axis=0))))]
+        distance = squared(points[chosen[0]])
     while len(chosen) < min(count, len(points)):
         chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+        distance = np.minimum(distance, squared(points[chosen[-1]]))
     return np.array(chosen, np.int64)

@@ -88,7 +88,9 @@ class Correspondence:
         """
         if not mask.any():
             return
-        self._keep(self.positive | np.array([_near(mask, *place) for place in self.at.astype(int)], bool))
+        kept = self.positive.copy()
+        kept[~kept] = [_near(mask, *place) for place in self.at[~kept].astype(int)]
+        self._keep(kept)
         few = [kind for kind in (True, False) if np.count_nonzero(self.positive == kind) < RENEW]
         if not few:
             return  # on most frames; distances take a while
