@@ -8,7 +8,9 @@ frame:
 
 suggested: what the product suggests (``tam_backend.quality.suggestion``).
 random: any frame that is not given yet; means over 5 seeds.
-even: so many frames that, with the first one, they share out the video evenly; others in each round.
+even: the middle of the longest stretch that no given frame is in; those that are given share out the video evenly.
+shared out anew: as many frames as there were rounds, which share out the video evenly; others in each round. No person
+could do that, since a corrected frame stays corrected; it tells how much is lost by deciding one frame after the other.
 
 What is finished is kept in --out, and not measured again by the same robot with the same engine; --again names robots
 to measure anew.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -39,7 +42,7 @@ from tam_backend.tracking.store import MemoryStore
 
 ROUNDS = 8
 SEEDS = 5
-ROBOTS = ("suggested", "even", *(f"random {seed}" for seed in range(SEEDS)))
+ROBOTS = ("suggested", "even", "shared out anew", *(f"random {seed}" for seed in range(SEEDS)))
 STORE_BYTES = 1_000_000_000
 
 #: (quality of the frames that are not given, frames that are given) -> frames to give in this round.
@@ -75,6 +78,13 @@ class Oracle:
         return self._scored[key]
 
 
+def middle(frames: range, given: list[int]) -> int:
+    """The middle of the longest stretch of the range between given frames, or after the last; of equals, the first."""
+    ends = [*sorted(given), frames.stop]
+    before, after = max(itertools.pairwise(ends), key=lambda stretch: stretch[1] - stretch[0])
+    return (before + after) // 2
+
+
 def evenly(frames: range, count: int) -> list[int]:
     """``count`` frames that with the first one divide the range into parts of equal length."""
     return [frames.start + round(i * len(frames) / (count + 1)) for i in range(1, count + 1)]
@@ -89,6 +99,8 @@ def rounds(oracle: Oracle, name: str) -> dict[str, list[float] | list[list[int]]
     values, all_given = [value], [[first]]
     for number in range(1, ROUNDS + 1):
         if name == "even":
+            given = [*given, middle(oracle.frames, given)]
+        elif name == "shared out anew":
             given = [first, *evenly(oracle.frames, number)]
         elif rng is not None:
             given = [*given, int(rng.choice(sorted(quality)))]
@@ -110,15 +122,16 @@ def table(results: dict[str, dict[str, dict[str, list[float]]]], names: list[str
     kinds = {
         "suggested": values["suggested"],
         "even": values["even"],
+        "shared out anew": values["shared out anew"],
         "random": np.mean([values[r] for r in ROBOTS if r.startswith("random")], axis=0),
     }
     lines = [f"{'J&F after round':22}" + "".join(f"{n:7}" for n in range(ROUNDS + 1))]
     for kind, matrix in kinds.items():
         lines.append(f"{kind:22}" + "".join(f"{100 * v:7.1f}" for v in matrix.mean(axis=0)))
     lines.append("")
-    lines.append(f"{'mean of rounds 1 to 8':22}" + "".join(f"{kind:>11}" for kind in kinds))
+    lines.append(f"{'mean of rounds 1 to 8':22}" + "".join(f"{kind:>17}" for kind in kinds))
     for i, name in enumerate(objects):
-        lines.append(f"{name:22}" + "".join(f"{100 * matrix[i, 1:].mean():11.1f}" for matrix in kinds.values()))
+        lines.append(f"{name:22}" + "".join(f"{100 * matrix[i, 1:].mean():17.1f}" for matrix in kinds.values()))
     return "\n".join(lines)
 
 
