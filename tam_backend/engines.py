@@ -54,7 +54,7 @@ def _embedded(settings: Settings) -> Engine:
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
-    version = "5" if options is None else f"5-{options.tag}"
+    version = "6" if options is None else f"6-{options.tag}"
     return Engine(
         "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options,
         concurrent=True, forget=(features.clear, features.clicked.clear),

@@ -90,7 +90,7 @@ class FrameFeatures:
 
     def clear(self) -> None:
         """Forget all that is held; it is computed again where it is needed."""
-        for store in (self.store, self.passing, self.clicked, self._colours):
+        for store in (self.store, self.passing, self._colours):
             store.clear()
 
     def prepare(self, video: Reader, source: int, target: int) -> None:

@@ -269,11 +269,3 @@ class TestShared:
         with pytest.raises(MediaError, match="frame 2"):
             features.arrival(reader, 1, 2)
         assert features.arrival(reader, 0, 1).back.shape == (64, 80, 2)
-
-    def test_nothing_is_held_after_clear(self):
-        reader, _ = scene(64, 80, 3, [Disc(lambda t: (40 + t, 30), 10, RED)])
-        features = FrameFeatures()
-        features.speed(reader, 1)
-        features.clicked.get("view", lambda: np.zeros(1000, np.uint8))
-        features.clear()
-        assert [s.nbytes for s in (features.store, features.passing, features.clicked)] == [0, 0, 0]
