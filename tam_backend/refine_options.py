@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Changes whenever the same options may give other masks.
-VERSION = 2
+VERSION = 3
 
 RECIPES = ("probes", "clicks")
 

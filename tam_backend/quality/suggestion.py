@@ -11,17 +11,14 @@ import numpy.typing as npt
 #: A correction is expected to help no farther than this, frames.
 REACH = 128
 #: Quality to expect ``d`` frames from a confirmed frame, before a video has shown its own: START - FALL x log(d).
-#: That counts as much as FIRM frames that were seen (the slope 4 times as much), and no slope is below LEAST_FALL.
-START, FALL, FIRM, LEAST_FALL = 0.88, 0.07, 8.0, 0.05
+#: That counts as much as FIRM frames that were seen (the slope 4 times as much), and no slope is below LEAST_FALL: where
+#: all masks are poor, they would seem to lose nothing with distance, and their frames would be asked for one by one.
+START, FALL, FIRM, LEAST_FALL = 0.88, 0.07, 8.0, 0.1
 #: How far the estimate of a single frame is believed; the rest is what is usual at its distance.
-BELIEF = 0.8
+BELIEF = 0.9
 #: Of what the curve promises to the frames around a correction, so much comes true. (This, and BELIEF: medians over
-#: what corrections of the middle frame changed in seven sequences, 0.71 and 0.93, the latter held back.)
+#: what corrections of the middle frame changed in seven sequences, 0.71 and 0.93.)
 COMES_TRUE = 0.7
-#: How hard it is to follow the object from a corrected frame to one around it: so much by the corrected frame, the rest
-#: by the other. (Fitted to what corrections changed in six sequences. Where a mask is poor because the object can
-#: hardly be seen, the frame is a poor start even when the mask is right.)
-START_COUNTS = 0.25
 #: No mask is expected to be nearer to perfect than this.
 LEAST_ERROR = 0.01
 #: Candidates that are worked on at once, to keep memory small.
@@ -45,13 +42,12 @@ def suggest(quality: Mapping[int, float], confirmed: Collection[int]) -> Suggest
     a person has decided, tracked or not; what ``quality`` says of them does not matter.
 
     What is missing to 1 in a quality is the frame's error. A correction makes the error of its own frame 0, and that
-    of a frame around it smaller: to the usual error so far from a confirmed frame, times how hard the way is. The usual
-    error at a distance is learned from the masks that there are (``Usual``); how hard it is, is the error over the
-    usual one, of the frame itself and to a smaller part of the corrected frame. So where masks lose little with
-    distance, because they are poor at once, or good for long, the poorest frame is suggested; where they lose much, one
-    that divides the way; a hard stretch is not expected to become as good as an easy one; and beside frames on which
-    the object can hardly be seen, one on which it can is suggested. The estimate of a frame counts only in part,
-    because it errs: the other part is what is usual at its distance.
+    of a frame around it smaller: to the usual error so far from a confirmed frame, times how hard the frame is. The
+    usual error at a distance is learned from the masks that there are (``Usual``); how hard a frame is, is its error
+    over the usual one. So where masks lose little with distance, because they are poor at once, or good for long, the
+    poorest frame is suggested; where they lose much, one that divides the way; and a hard stretch is not expected to
+    become as good as an easy one. The estimate of a frame counts only in part, because it errs: the other part is what
+    is usual at its distance.
     """
     fixed = np.array(sorted(confirmed), np.int64)
     frames = np.array(sorted(quality.keys() - set(confirmed)), np.int64)
@@ -111,15 +107,14 @@ def _gains(
     # Laid out by frame number, with REACH frames that cannot gain on either side and in gaps.
     first, size = int(frames[0]), int(frames[-1] - frames[0]) + 1
     lines = np.zeros((3, size + 2 * REACH), np.float32)
-    lines[:, frames - first + REACH] = errors, (1 - START_COUNTS) * hard, distance
+    lines[:, frames - first + REACH] = errors, hard, distance
     windows = np.lib.stride_tricks.sliding_window_view(lines, 2 * REACH + 1, axis=1)
     offsets = np.abs(np.arange(-REACH, REACH + 1))
     hope = curve[offsets].astype(np.float32)
-    start = (START_COUNTS * hard).astype(np.float32)
     gains = np.empty(len(frames))
     for at in range(0, len(frames), _CHUNK):
         part = frames[at : at + _CHUNK] - first
-        better = windows[0, part] - (windows[1, part] + start[at : at + _CHUNK, None]) * hope
+        better = windows[0, part] - windows[1, part] * hope
         # Where a confirmed frame is nearer than the correction, nothing changes.
         better *= windows[2, part] > offsets
         gains[at : at + _CHUNK] = np.maximum(better, 0, out=better).sum(axis=1, dtype=np.float64)

@@ -47,7 +47,7 @@ def test_the_engine_is_made_of_the_files_that_are_there(
     engine = load_engine(name, settings())
     assert (engine.name, engine.segmenter.name, engine.propagator.name) == ("sam-xmem", "sam", "xmem")
     files = (sha256(folder / SAM_FILE)[:8], sha256(folder / XMEM_FILE)[:8])
-    assert engine.version == f"3-{files[0]}-{files[1]}-64-fp32-probes2-0.65"
+    assert engine.version == f"3-{files[0]}-{files[1]}-64-fp32-probes3-0.65"
     assert engine.detail == f"{SAM_FILE}, {XMEM_FILE}, cpu, fp32, frames reduced to 64 for XMem"
     assert warnings_of(caplog) == []
 
@@ -228,4 +228,4 @@ def test_a_change_of_the_engine_is_told_at_the_next_start(tmp_path: Path, caplog
     assert not engine_changed(load_engine("embedded"), tmp_path)
     first, second = warnings_of(caplog)
     assert "it is fake 2, and was fake 1 at the last start (its checkpoints or settings are others)" in first
-    assert "it is embedded 5-probes2-0.65, and was fake 2 at the last start (TAM_ENGINE=fake goes back)" in second
+    assert "it is embedded 6-probes3-0.65, and was fake 2 at the last start (TAM_ENGINE=fake goes back)" in second

@@ -181,16 +181,30 @@ def test_a_large_part_does_not_change_without_a_probe_in_it() -> None:
     unseen = choose(probes()[:-1], before * np.uint8(255))
     for mask, old in ((before & ~lump, before), (before, before & ~lump)):
         refined = Refined(mask, mask * np.uint8(250), 0.9, 0.9)
-        (reason,) = judge(Decision(0, 1, 0.5, 0.5, unseen), refined, old).refused
-        assert "no probe says why a part of 0." in reason
+        reasons = judge(Decision(0, 1, 0.5, 0.5, unseen), refined, old).refused
+        assert "no probe says why a part of 0." in reasons[0]
         side = bool(mask[16, 18])
         seen = choose([*probes()[:-1], Projected(18.5, 16.5, side, 0.9, 0)], old * np.uint8(255))
         assert judge(Decision(0, 1, 0.5, 0.5, seen), refined, old).accepted
 
 
+def test_a_mask_does_not_shrink_bit_by_bit_without_probes() -> None:
+    before = disc(*CENTRE, 7)
+    bits = np.zeros_like(before)
+    bits[9:17:3, 11:19:3] = True  # none of them large by itself
+    points = choose(probes()[:-1], before * np.uint8(255))
+
+    def refused(mask: np.ndarray) -> list[str]:
+        decision = judge(Decision(0, 1, 0.5, 0.5, points), Refined(mask, mask * np.uint8(250), 0.9, 0.9), before)
+        return [reason for reason in decision.refused if "smaller" in reason]
+
+    assert refused(before & ~bits) == ["it is smaller by 0.06 of the propagated mask, and no probe says why"]
+    assert refused(before & ~bits | np.roll(bits, 12, axis=0)) == []  # as much is added as taken away
+
+
 def test_only_poor_masks_are_looked_at_and_not_again_soon_after() -> None:
-    video, store, segmenter = memory_video(3 * REST), DictStore(), RefiningDisc(TRUE)
-    weak = dict.fromkeys(range(4, 3 * REST), 0.5) | {2: 0.74, 3: 0.76}
+    video, store, segmenter = memory_video(3 * REST + 3), DictStore(), RefiningDisc(TRUE)
+    weak = dict.fromkeys(range(4, 3 * REST + 3), 0.5) | {2: 0.74, 3: 0.76}
     made = engine(segmenter, weak, RefineOptions(below=0.75))
     track(made, video, store)
     assert [frame for frame, _, _ in segmenter.refined] == [2, 2 + REST + 1, 2 + 2 * (REST + 1)]

@@ -22,7 +22,7 @@ from tam_backend.video.base import Reader
 
 #: Frames after an accepted refinement in which there is none: masks that are made of each other's colours frame after
 #: frame drift away together (one of seven test sequences lost five points of J&F that way).
-REST = 8
+REST = 4
 
 _REST = "refine.rest"
 
