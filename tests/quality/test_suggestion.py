@@ -19,6 +19,7 @@ from tam_backend.quality.suggestion import (
     LEAST_FALL,
     REACH,
     START,
+    START_COUNTS,
 )
 
 CURVES = st.dictionaries(st.integers(0, 400), st.floats(0, 1), min_size=1, max_size=80)
@@ -46,11 +47,12 @@ def slow_suggestion(quality, confirmed):
 
     errors = {f: BELIEF * (1 - quality[f]) + (1 - BELIEF) * usual(way(f)) for f in open_frames}
     gains = dict(errors)
+    starts = START_COUNTS / max(1, len(set(confirmed)))
     for f in open_frames:
         for g in open_frames:
             nearer = abs(f - g) < way(g)
             if g != f and abs(f - g) <= REACH and nearer:
-                hard = errors[g] / usual(way(g))
+                hard = starts * errors[f] / usual(way(f)) + (1 - starts) * errors[g] / usual(way(g))
                 gains[f] += COMES_TRUE * max(0, errors[g] - hard * usual(abs(f - g)))
     return gains
 
@@ -86,6 +88,14 @@ def test_where_little_is_around_the_poorest_comes_first():
 def test_a_few_frames_that_seem_poor_do_not_outweigh_a_long_way():
     quality = {f: 0.9 - 0.1 * np.log(min(f, 100 - f)) for f in range(1, 100)} | {99: 0.6}
     assert 40 <= suggest(quality, [0, 100]).frame <= 60
+
+
+def test_a_frame_on_which_the_object_is_seen_comes_before_the_poorest_of_a_hard_stretch():
+    """As where it passes behind something: from there it is lost again at once."""
+    quality = {f: 0.8 - 0.05 * np.log(f) for f in range(1, 80)} | dict.fromkeys(range(50, 60), 0.15)
+    frame = suggest(quality, [0]).frame
+    assert 20 <= frame < 80
+    assert not 50 <= frame < 60
 
 
 def test_of_two_equal_gaps_the_poor_one_comes_first():
