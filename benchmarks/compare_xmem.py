@@ -8,8 +8,8 @@ made. Both see the same frames; each frame is computed by the one, then by the o
 frame. Prints the times of both, their ratio, and the largest difference in probability over all frames. --read
 measures the memory read alone, at 14,000 elements. --spread asks how much of the difference is rounding: the official
 code runs in float64, which is taken for the truth, and in float32 on one thread, on two, and with channels last; it
-prints how far each of these and ours are from it, frame by frame (some 20 s a frame of 854x480). With --top-k 0 all read
-all of the memory, so that nothing has to be chosen.
+prints how far each of these and ours are from it, frame by frame (some 20 s a frame of 854x480). With --top-k 0 all
+read all of the memory, so that nothing has to be chosen.
 """
 
 from __future__ import annotations
