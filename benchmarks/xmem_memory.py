@@ -1,10 +1,12 @@
 """Measure how much memory XMem takes over a long video, and how long a frame takes.
 
     python benchmarks/xmem_memory.py [--frames 3000] [--size 240x426] [--objects 1] [--threads 2] [--checkpoint FILE]
+        [--long-term 10000]
 
 The video is a window that moves over a smooth random image; the weights are random unless a checkpoint is given (they
 change no size). A row is printed every 100 frames: resident memory of the process, elements of working and long-term
-memory, bytes of the memory's tables, median seconds per frame since the row before.
+memory, bytes of the memory's tables, median seconds per frame since the row before. --long-term: elements of long-term
+memory at most; with fewer, it is full sooner.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tam_backend.propagators.xmem import XMem, XMemCore, load_xmem
+from tam_backend.propagators.xmem import XMem, XMemConfig, XMemCore, load_xmem
 
 EVERY = 100
 
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--long-term", type=int, default=XMemConfig().max_long_term_elements)
     args = parser.parse_args()
     height, width = map(int, args.size.split("x"))
     torch.set_num_threads(args.threads)
@@ -54,7 +57,7 @@ def main() -> None:
     masks = torch.zeros(args.objects, height, width)
     for i in range(args.objects):
         masks[i, height // 4 : height // 2, i * width // args.objects : (2 * i + 1) * width // (2 * args.objects)] = 1
-    core = XMemCore(network)
+    core = XMemCore(network, XMemConfig(max_long_term_elements=args.long_term))
     core.set_all_labels(list(range(1, args.objects + 1)))
     core.step(image(0), masks)
     assert core.memory is not None

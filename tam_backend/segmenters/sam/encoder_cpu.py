@@ -16,8 +16,9 @@ from torch import Tensor
 
 from tam_backend.workers import WORKERS
 
-#: Places of the image that are computed at once, where they do not depend on each other.
-PLACES = 512
+#: Places of the image that are computed at once, where they do not depend on each other: at most so many, because what
+#: is computed from them shall stay near, and fewer if there are threads without work else.
+PLACES = 1024
 
 
 def encode(encoder: ImageEncoderViT, image: Tensor) -> Tensor:
@@ -47,7 +48,8 @@ def _block(block: Block, x: Tensor) -> None:
             here.add_(block.attn.proj(attended.flatten(0, 1)[part]))
             here.add_(block.mlp(block.norm2(here)))
 
-    parts = [slice(start, start + PLACES) for start in range(0, len(places), PLACES)]
+    step = min(PLACES, -(-len(places) // torch.get_num_threads()))
+    parts = [slice(start, start + step) for start in range(0, len(places), step)]
     WORKERS.run(before, parts)
     attend = _by_windows if block.window_size else _by_rows
     attend(block.attn, qkv.view(*x.shape[:2], -1), attended, block.window_size)
@@ -58,7 +60,9 @@ def _by_rows(attention: Attention, qkv: Tensor, out: Tensor, _: int) -> None:
     """Attention of all places to all. qkv: h x w x 3C -> out: h x w x C."""
     height, width, heads = *qkv.shape[:2], attention.num_heads
     q, k, v = qkv.view(height * width, 3, heads, -1).permute(1, 2, 0, 3).contiguous()
-    rel_h, rel_w = relative(attention.rel_pos_h, height), relative(attention.rel_pos_w, width)
+    k = k.transpose(1, 2).contiguous()  # a quarter quicker to multiply with
+    rel_h = relative(attention.rel_pos_h, height).transpose(1, 2)
+    rel_w = relative(attention.rel_pos_w, width).transpose(1, 2)
     results = out.view(height, width, heads, -1)
 
     def work(pieces: Iterable[tuple[int, int]]) -> None:
@@ -66,10 +70,10 @@ def _by_rows(attention: Attention, qkv: Tensor, out: Tensor, _: int) -> None:
         weights = torch.empty_like(similarity)
         for head, row in pieces:
             here = q[head, row * width : (row + 1) * width]
-            torch.mm(here * attention.scale, k[head].T, out=similarity)
+            torch.mm(here * attention.scale, k[head], out=similarity)
             grid = similarity.view(width, height, width)
-            grid.add_((here @ rel_h[row].T)[:, :, None])
-            grid.add_(torch.bmm(rel_w, here[:, :, None]).transpose(1, 2))
+            grid.add_((here @ rel_h[row])[:, :, None])
+            grid.add_(torch.bmm(here[:, None], rel_w))
             torch.softmax(similarity, 1, out=weights)
             results[row, :, head] = weights @ v[head]
 
