@@ -243,7 +243,7 @@ def test_options_that_cannot_be_used(tam, scene, tmp_path):
         ((film, masks, "--out", tmp_path), "not an empty folder"),
         ((film, masks, "--out", tmp_path / "o.mp4", "--end", 14), "--end 14: there is no such frame"),
         ((film, masks, "--out", tmp_path / "o.mp4", "--dilate", -1), "--dilate -1"),
-        ((film, masks / "00000.png", "--out", tmp_path / "o.mp4"), "is not a folder"),
+        ((film, masks / "00000.png", "--out", tmp_path / "o.mp4"), "is neither a folder nor a .json file"),
         ((film, "--out", tmp_path / "o.mp4"), "say where the masks are"),
     ):
         result = tam("inpaint", *arguments)

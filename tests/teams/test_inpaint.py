@@ -109,8 +109,8 @@ def test_what_cannot_be_used(ask, studio, task, film, tmp_path):
         assert not list(tmp_path.iterdir())
         return result.err
 
-    assert "--task 99: there is no such task on" in refused(99)
-    assert "--task x: a task is a number" in refused("x")
+    assert "task 99: there is no such task on" in refused(99)
+    assert "x: a task is a number" in refused("x")
     assert "--object Cat: an object is a number from 1 to 255; the labels there are Ball, Box" in refused(
         task["id"], "--object", "Cat"
     )
