@@ -102,23 +102,23 @@ class ObjectHoles:
         Reads all masks once. Raises BadInput if a mask is missing or cannot be used, if there is nothing to take out,
         or if nothing is left of any frame.
         """
-        self._masks, self._dilate = masks, dilate
+        self._masks, self._frames, self._dilate = masks, frames, dilate
         self._objects = frozenset(objects)
         missing = masks.missing(frames)
         if missing:
             raise BadInput(_say_missing(masks, frames, missing))
-        self._cached = lru_cache(maxsize=4)(self._split)
+        self._cached = lru_cache(maxsize=4)(self._of_frame)
         digest = hashlib.sha256(repr((sorted(self._objects), dilate)).encode())
         found: set[int] = set()
         pixels: dict[int, int] = {}
         total = 0
         for frame in frames:
             ids = masks.read(frame)
-            total = ids.size
+            total, self._shape = ids.size, ids.shape
             digest.update(np.packbits(self._selected(ids)).tobytes())
             found.update(np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[1:]) + 1)
             digest.update(np.packbits((ids > 0) & ~self._selected(ids)).tobytes())
-            pixels[frame] = int(np.count_nonzero(self._split(ids_of=ids)[0]))
+            pixels[frame] = int(np.count_nonzero(self._split(ids)[0]))
         self.key = digest.hexdigest()
         self.report = Report(pixels, total)
         self._check(found, frames)
@@ -129,8 +129,12 @@ class ObjectHoles:
     def avoid(self, frame: int) -> Mask | None:
         return self._cached(frame)[1]
 
-    def _split(self, frame: int = -1, ids_of: Ids | None = None) -> tuple[Mask, Mask | None]:
-        ids = self._masks.read(frame) if ids_of is None else ids_of
+    def _of_frame(self, frame: int) -> tuple[Mask, Mask | None]:
+        if frame not in self._frames:  # engines look at the frames beside theirs: of those nothing needs to be known
+            return np.zeros(self._shape, np.bool_), None
+        return self._split(self._masks.read(frame))
+
+    def _split(self, ids: Ids) -> tuple[Mask, Mask | None]:
         selected = self._selected(ids)
         hole = grow(selected, self._dilate) if selected.any() else selected
         others = (ids > 0) & ~selected

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tam_backend.labelstudio.fetching import Patience
 from tests.cli.conftest import Result, Tam
 from tests.fakes import make_video
 from tests.teams.masks import CONFIG, HEIGHT, WIDTH, annotation, blob, clip, region
@@ -73,6 +75,7 @@ def typed(studio: StandIn, out: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("TAM_LABEL_STUDIO_URL", raising=False)
     monkeypatch.delenv("TAM_LABEL_STUDIO_TOKEN", raising=False)
     monkeypatch.setattr("tam_backend.labelstudio.projects._PAUSES", (0.05,))
+    monkeypatch.setattr("tam_backend.labelstudio.media.Patience", partial(Patience, attempts=2, pause=0.05))
     made = studio.add_project("Crossing", CONFIG)
     submitted = make_video(tmp_path / "street.mp4", 8, WIDTH, HEIGHT).read_bytes()
     studio.uploads["00000000-street.mp4"] = submitted
