@@ -7,18 +7,24 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tam_backend.errors import BadInput, MediaError, TamError
 from tam_backend.labelstudio.addresses import parse_url, resolve_label_studio
-from tam_backend.labelstudio.transport import BROKEN, Transport, why_broken
+from tam_backend.labelstudio.transport import BROKEN, Response, Transport, why_broken
 from tam_backend.settings import Settings
 
 #: (to connect, between two pieces of an answer) seconds.
 _TIMEOUT = (5.0, 60.0)
+#: Seconds between two attempts to reach it.
+_PAUSE = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Json = dict[str, Any]
 
@@ -102,7 +108,7 @@ class Backend:
         return TamError(f"the backend at {self.shown} answers {status}: {error or 'no reason given'}")
 
     @contextlib.contextmanager
-    def _request(self, method: str, path: str, content: bytes | None) -> Any:
+    def _request(self, method: str, path: str, content: bytes | None) -> Iterator[Response]:
         transport = Transport(resolve_label_studio, *_TIMEOUT)
         try:
             headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **basic_auth()}
@@ -116,17 +122,18 @@ class Backend:
             transport.close()
 
 
-def patiently(seconds: float, pause: float = 1.0) -> Any:
-    """Calls a function again while the backend is away, for so many seconds: ``patiently(30)(backend.ask, ...)``."""
+class Patient:
+    """Calls again while the backend is away, for so many seconds: ``Patient(30)(backend.ask, "GET", "/health")``."""
 
-    def call(function: Any, *arguments: Any) -> Any:
-        deadline = time.monotonic() + seconds
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __call__(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        deadline = time.monotonic() + self._seconds
         while True:
             try:
-                return function(*arguments)
+                return function(*arguments, **named)
             except Away:
-                if time.monotonic() + pause > deadline:
+                if time.monotonic() + _PAUSE > deadline:
                     raise
-                time.sleep(pause)
-
-    return call
+                time.sleep(_PAUSE)

@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings.from_env(os.environ)
     _check_options(args)
     if args.backend is not None:
-        return inpaint_remote.run(args, settings)
+        return inpaint_remote.run(args)
     with contextlib.ExitStack() as stack:
         task = None
         if args.task is not None:

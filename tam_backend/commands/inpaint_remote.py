@@ -6,17 +6,16 @@ import argparse
 import sys
 import time
 
-from tam_backend.commands.backend import Away, Backend, Json, patiently
+from tam_backend.commands.backend import Away, Backend, Json, Patient
 from tam_backend.commands.track_progress import Interruption, progress
 from tam_backend.errors import BadInput, TamError
 from tam_backend.inpainting.objects import Summary
-from tam_backend.settings import Settings
 
 #: Seconds between two looks at how far it is.
 LOOK_EVERY = 1.0
 
 
-def run(args: argparse.Namespace, settings: Settings) -> int:
+def run(args: argparse.Namespace) -> int:
     """Ask, wait, fetch. Returns 0, or 130 if Ctrl-C stopped the waiting. Raises TamError."""
     _check_options(args)
     backend = Backend(args.backend)
@@ -29,11 +28,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(f"the backend at {backend.shown} answers; it would be asked to fill task {args.task}, for {args.out}")
         print("nothing is asked for: this was a dry run")
         return 0
-    call = patiently(args.wait)
+    call = Patient(args.wait)
     try:
         with Interruption() as interruption:
-            removal = call(backend.ask, "POST", "/removals", asked)
-            removal = _wait(backend, removal, interruption, call, quiet=args.quiet)
+            begun = call(backend.ask, "POST", "/removals", asked)
+            removal = _wait(backend, begun, interruption, call, quiet=args.quiet)
             if removal is None:
                 print(
                     f"tam inpaint: the backend goes on; the same command waits for it again ({backend.shown}/status)",
@@ -59,9 +58,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise BadInput("--compare cannot go with --backend")
 
 
-def _wait(backend: Backend, removal: Json, interruption: Interruption, call: object, *, quiet: bool) -> Json | None:
+def _wait(backend: Backend, removal: Json, interruption: Interruption, call: Patient, *, quiet: bool) -> Json | None:
     """Until it is done; None if Ctrl-C came first. Raises TamError if it failed."""
-    assert callable(call)
     with progress(None, None, "the backend fills", unit="step", quiet=quiet) as bar:
         while removal["state"] != "done":
             if removal["state"] not in ("waiting", "running"):
