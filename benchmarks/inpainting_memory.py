@@ -1,7 +1,9 @@
-"""Memory and time of ``tam inpaint`` by the length of the video: python benchmarks/inpainting_memory.py [LENGTH...].
+"""Memory and time of ``tam inpaint`` by the length of the video.
 
-Each line is a process of its own: a made video at 854x480 whose camera moves, out of which a disc is taken. Prints the
-peak of that process, and seconds a frame, decoding and encoding included.
+    python benchmarks/inpainting_memory.py [WIDTHxHEIGHT] [LENGTH...]      (854x480, 200 and 1000 frames)
+
+Each line is a process of its own: a made video whose camera moves, out of which a disc is taken. Prints the peak of that
+process, and seconds a frame, decoding and encoding included. Sides must be even.
 """
 
 from __future__ import annotations
@@ -20,19 +22,23 @@ from PIL import Image
 from tam_backend.cli import main
 from tam_backend.video.write import VideoWriter
 
-HEIGHT, WIDTH, LENGTHS = 480, 854, (200, 1000)
+SIZE, LENGTHS = "854x480", (200, 1000)
 
 
-def make(folder: Path, length: int) -> None:
+def make(folder: Path, size: tuple[int, int], length: int) -> None:
     """film.mp4 and masks/."""
-    noise = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH + 400, 3), np.uint8)
+    width, height = size
+    noise = np.random.default_rng(1).integers(0, 255, (height, width + 400, 3), np.uint8)
     scene = np.clip((cv2.GaussianBlur(noise, (0, 0), 4).astype(np.float32) - 127) * 5 + 127, 0, 255).astype(np.uint8)
     (folder / "masks").mkdir()
-    with VideoWriter(folder / "film.mp4", 25, (WIDTH, HEIGHT)) as video:
+    with VideoWriter(folder / "film.mp4", 25, size) as video:
         for i in range(length):
             left = round(200 + 190 * np.sin(i / 60))
-            mask = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (427 + round(300 * np.sin(i / 25)), 240), 60, 1, -1)
-            video.write(np.where(mask[..., None] > 0, np.uint8(240), scene[:, left : left + WIDTH]))
+            mask = cv2.circle(
+                np.zeros((height, width), np.uint8), (round(width * (0.5 + 0.35 * np.sin(i / 25))), height // 2),
+                height // 8, 1, -1,
+            )  # fmt: skip
+            video.write(np.where(mask[..., None] > 0, np.uint8(240), scene[:, left : left + width]))
             Image.fromarray(mask * 255).save(folder / "masks" / f"{i:05d}.png")
 
 
@@ -49,7 +55,10 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--in"]:
         measure(Path(sys.argv[2]), int(sys.argv[3]))
     else:
-        for count in map(int, sys.argv[1:] or LENGTHS):
+        given = sys.argv[1:]
+        wanted = given.pop(0) if given and "x" in given[0] else SIZE
+        across, down = map(int, wanted.split("x"))
+        for count in map(int, given or LENGTHS):
             with tempfile.TemporaryDirectory() as made:
-                make(Path(made), count)
+                make(Path(made), (across, down), count)
                 subprocess.run([sys.executable, __file__, "--in", made, str(count)], check=True)
