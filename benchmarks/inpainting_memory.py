@@ -2,8 +2,8 @@
 
     python benchmarks/inpainting_memory.py [WIDTHxHEIGHT] [LENGTH...]      (854x480, 200 and 1000 frames)
 
-Each line is a process of its own: a made video whose camera moves, out of which a disc is taken. Prints the peak of that
-process, and seconds a frame, decoding and encoding included. Sides must be even.
+Each line is a process of its own: a made video whose camera moves, out of which a disc is taken. Prints the peak of
+that process, and seconds a frame, decoding and encoding included. Sides must be even.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ it was stopped."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,6 +44,7 @@ class WorkFolder:
                 write_atomically(self.path / "run.json", json.dumps(run, indent=1).encode())
             for partial in self.path.rglob("*.partial"):
                 partial.unlink()
+            _remove_leftovers(out)
             self.store = FileStore(self.path / "store")
         except BaseException:
             self._lock.close()
@@ -62,6 +64,14 @@ class WorkFolder:
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """What an earlier run had begun to write when it was killed. Nobody else writes there now."""
+    begun = re.compile(rf"\.{re.escape(out.stem)}(-compare)?\.[0-9a-f]{{8}}\.part")
+    for path in out.resolve().parent.iterdir():
+        if begun.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def check_place(out: Path, inputs: Iterable[Path], force: bool) -> None:

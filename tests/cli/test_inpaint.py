@@ -310,6 +310,9 @@ def test_killed_and_called_again(scene, tmp_path):
     process.kill()
     process.communicate()
     assert left_in(tmp_path) == [".frames.tam"]
+    (tmp_path / ".frames.0123abcd.part").mkdir()  # as one leaves that is killed while it writes
+    (tmp_path / ".frames.0123abcd.part" / "00000.png").touch()
+    (tmp_path / ".frames-compare.0123abcd.part").touch()
     for out in (tmp_path / "frames", tmp_path / "undisturbed"):
         assert start(out).communicate(timeout=120)[1] == ""
     assert left_in(tmp_path) == ["frames", "undisturbed"]
