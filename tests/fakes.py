@@ -200,6 +200,9 @@ class FakeLabelStudio:
                     prediction = fake.predictions[int(path.split("/")[3])]
                     prediction.update(body)
                     return self._answer(200, prediction)
+                if path.startswith("/api/tasks/") and path.endswith("/annotations/"):
+                    task_id = int(path.split("/")[3])
+                    return self._answer(200, [a for a in fake.annotations.values() if a["task"] == task_id])
                 if path.startswith("/api/annotations/"):
                     annotation = fake.annotations[int(path.strip("/").rpartition("/")[2])]
                     annotation.update(body or {})

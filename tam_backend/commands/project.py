@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
     create = actions.add_parser(
         "create",
         help="make a project: labels, settings, connection to the backend",
-        description="Make a Label Studio project with the right labeling configuration and settings, and connect this "
+        description="Make a Label Studio project with the right labeling configuration and settings, and connect this\n"
         "backend to it for smart clicks.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tam_backend.commands.backend import basic_auth, shown
 from tam_backend.commands.studio import EPILOG, add_connection_options, add_project, connect, resumable
 from tam_backend.commands.track_progress import progress
 from tam_backend.errors import BadInput, LabelStudioError
@@ -24,7 +23,6 @@ from tam_backend.labelstudio.transport import ask_label_studio
 from tam_backend.review.page import render_page
 from tam_backend.review.project import TaskFigures, review_project
 from tam_backend.sessions.outcomes import Outcome
-from tam_backend.settings import Settings
 from tam_backend.tracking.filestore import hold_lock, write_atomically
 
 _EPILOG = f"""\
@@ -124,7 +122,7 @@ def _outcomes(
         try:
             rows = _ask_backend(url, args.backend is not None)
         except LabelStudioError as e:
-            print(f"tam review: note: not asked what became of its masks: {_shown(url)} {e}", file=sys.stderr)
+            print(f"tam review: note: not asked what became of its masks: {shown(url)} {e}", file=sys.stderr)
             continue
         mine = [r for r in rows if r.get("project") == project["id"] and _same_host(r, client)]
         if mine:
@@ -145,11 +143,7 @@ def _outcomes(
 
 def _ask_backend(url: str, trusted: bool) -> list[Json]:
     """The sums of ``/status.json``. trusted: the user named this address. Raises LabelStudioError."""
-    settings = Settings.from_env({k: v for k, v in os.environ.items() if k.startswith("TAM_BASIC_AUTH")})
-    headers = {"Accept": "application/json"}
-    if trusted and settings.basic_auth_user:
-        pair = f"{settings.basic_auth_user}:{settings.basic_auth_password}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    headers = {"Accept": "application/json"} | (basic_auth() if trusted else {})
     try:
         status, _, body = ask_label_studio("GET", f"{url.rstrip('/')}/status.json", headers, (2.0, 5.0))
     except LabelStudioError as e:
@@ -167,9 +161,3 @@ def _same_host(row: Json, client: ProjectClient) -> bool:
     """Whether a row is about this Label Studio. Backends may know it under another name: then the port must do."""
     ours, theirs = urlsplit(client.connection.url), urlsplit(str(row.get("label_studio")))
     return ours.netloc == theirs.netloc or ours.port == theirs.port
-
-
-def _shown(url: str) -> str:
-    """An address without its path, which may be a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

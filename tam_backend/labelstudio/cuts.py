@@ -7,7 +7,7 @@ numbers of the original video.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -100,8 +100,11 @@ class Cut:
     def of_task(cls, data: Mapping[str, Any], config: LabelConfig) -> Cut | None:
         """What a task shows, None if it has no frames yet. Pictures of which nothing is known are numbered from 0."""
         frames = data.get(config.frames_key())
-        if not isinstance(frames, list) or not frames:
-            return None
+        return cls.of_frames(data, frames) if isinstance(frames, list) and frames else None
+
+    @classmethod
+    def of_frames(cls, data: Mapping[str, Any], frames: Sequence[object]) -> Cut:
+        """The same of a task whose list of frames is known."""
         cut = data.get(CUT_KEY)
         if isinstance(cut, dict):
             first, every = cut.get("first"), cut.get("every")
@@ -118,9 +121,14 @@ def video_of(data: Mapping[str, Any], config: LabelConfig) -> str:
 
 
 def video_name(data: Mapping[str, Any], config: LabelConfig) -> str:
-    """A short name of a task's video, fit for a folder: the file's name without its ending."""
+    """A short name of a task's video."""
     source = data.get(SOURCE_KEY)
-    text = source.partition("#")[0] if isinstance(source, str) and source else video_of(data, config)
+    return short_name(source.partition("#")[0] if isinstance(source, str) and source else video_of(data, config))
+
+
+def short_name(text: str) -> str:
+    """Of a video's address or path, fit for a folder: the file's name without its ending, and without what Label Studio
+    puts before it."""
     parts = urlsplit(text)
     path = parse_qs(parts.query).get("d", [parts.path])[0] if "?" in text else parts.path
     name = _UPLOAD_PREFIX.sub("", PurePosixPath(unquote(path)).name)

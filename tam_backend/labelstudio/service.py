@@ -28,6 +28,7 @@ from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.outcomes import OutcomeCounter
+from tam_backend.labelstudio.removing import RemovalDesk
 from tam_backend.labelstudio.renewal import LinkRenewal
 from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
@@ -43,6 +44,8 @@ from tam_backend.sessions.memory import MemoryWatch, default_limit, resident_byt
 from tam_backend.sessions.outcomes import OutcomeTable
 from tam_backend.sessions.owner import LOCK
 from tam_backend.sessions.predictions import PostedPredictions
+from tam_backend.sessions.progress import UNFINISHED_STATES, ClipProgress, JobView
+from tam_backend.sessions.removals import FOLDER, Removals
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.shared import Shared
 from tam_backend.sessions.tracks import Track, TrackTable, Work
@@ -73,7 +76,8 @@ class Service:
         self.settings = settings
         _check_writable(settings.data_dir)
         self.engine = engine or load_engine(settings.engine, settings)
-        self.links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
+        secret = load_secret(settings.data_dir)
+        self.links = FrameLinks(secret, settings.frame_link_days)
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
         limit = settings.memory_mb * 1_000_000 or default_limit()
@@ -111,6 +115,8 @@ class Service:
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
         )
+        self.desk = RemovalDesk(self.library, self._clips, self.connections, settings, secret)
+        self.removals = Removals(settings.data_dir / FOLDER, turns, self.desk.begin, works=self.jobs.works)
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
         self._clicks = ClickAnswers(
@@ -146,8 +152,18 @@ class Service:
         self._renewal.close()
         self._watch.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
+        self.removals.close(timeout)
         self.jobs.close(timeout)
         self._database.close()
+
+    def views(self) -> list[JobView]:
+        """All work in the background: unfinished jobs first, then those that ended lately."""
+        views = [*self.jobs.views(), *self.removals.views()]
+        return sorted(views, key=lambda view: view.state not in UNFINISHED_STATES)
+
+    def clip_progress(self, video: str, frame: int) -> ClipProgress | None:
+        """See ``sessions.progress.Progress``."""
+        return self.jobs.clip_progress(video, frame)
 
     def status(self) -> Json:
         """What is going on, as plain data."""

@@ -13,8 +13,10 @@ from werkzeug.exceptions import HTTPException
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
 from tam_backend.server.auth import Guard
+from tam_backend.server.bodies import json_body
 from tam_backend.server.frames import FrameServer, frames_blueprint
 from tam_backend.server.openapi import openapi_blueprint
+from tam_backend.server.removals import removals_blueprint
 from tam_backend.server.status import status_blueprint
 from tam_backend.sessions.progress import Progress
 from tam_backend.settings import Settings
@@ -39,7 +41,7 @@ def create_app(
     service: made from the settings if there is none yet. progress: that of the service if not given.
     """
     service = service or Service(settings)
-    progress = progress or service.jobs
+    progress = progress or service
     app = Flask("tam_backend", static_folder=None)
     app.url_map.merge_slashes = False  # an address is right or not found; nobody is sent on
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
@@ -48,6 +50,7 @@ def create_app(
     frames = FrameServer(service.library, settings, progress)
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
     app.register_blueprint(openapi_blueprint())
+    app.register_blueprint(removals_blueprint(service.desk, service.removals))
     app.register_blueprint(status_blueprint(lambda: service.status(), progress))
 
     def base_url() -> str:
@@ -61,7 +64,7 @@ def create_app(
 
     @app.post("/setup")
     def setup() -> Response:
-        body = _body()
+        body = json_body()
         hostname, token = _text(body, "hostname"), _text(body, "access_token")
         return jsonify(service.setup(_required(body, "schema"), hostname, token, base_url()))
 
@@ -80,7 +83,7 @@ def create_app(
             doors.release()
 
     def _predicted() -> Response:
-        body = _body()
+        body = json_body()
         tasks = body.get("tasks")
         if not isinstance(tasks, list):
             raise BadInput("the request has no list of tasks")
@@ -94,7 +97,7 @@ def create_app(
 
     @app.post("/webhook")
     def webhook() -> Response:
-        service.webhook(_body(), base_url())
+        service.webhook(json_body(), base_url())
         return jsonify(status="ok")
 
     @app.route("/versions", methods=["GET", "POST"])
@@ -121,13 +124,6 @@ def create_app(
         return jsonify(error="the backend failed; its log says why"), 500
 
     return app
-
-
-def _body() -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
-    if not isinstance(body, dict):
-        raise BadInput("the request's body must be a JSON object")
-    return body
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 _OBJECT: Json = {"type": "object"}
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
+_COUNT_OR_NOTHING: Json = {"type": ["integer", "null"], "minimum": 0}
 _TEXT_OR_NOTHING: Json = {"type": ["string", "null"]}
 
 
@@ -115,6 +116,23 @@ _SCHEMAS: Json = {
             "annotation": _ref("Work"),
         },
     ),
+    "AskRemoval": _object(
+        {"task": _COUNT},
+        {
+            "objects": {"type": ["array", "null"], "items": _TEXT, "description": "labels; null: all"},
+            "start": _COUNT_OR_NOTHING | {"description": "first frame of the video"},
+            "end": _COUNT_OR_NOTHING,
+            "dilate": _COUNT_OR_NOTHING | {"maximum": 200, "description": "pixels by which masks grow"},
+            "engine": {"enum": ["embedded", "e2fgvi", None]},
+            "keep_audio": {"type": ["boolean", "null"]},
+        },
+    ),
+    "Removal": _object(
+        {
+            "id": _TEXT, "task": _COUNT, "steps": _COUNT, "total": _COUNT, "error": _TEXT,
+            "state": {"enum": ["waiting", "running", "done", "failed"]}, "report": {"type": ["object", "null"]},
+        }
+    ),
     "Status": _object(
         {
             "status": {"const": "UP"}, "version": _TEXT, "engine": _TEXT, "model_version": _TEXT,
@@ -163,6 +181,10 @@ def describe(base: str = ".") -> Json:
         "403": {"description": "the address is not signed, or its time is over", "content": _content("Error")},
     }
     frame["security"] = []
+    asked = _operation("take objects out of a task's video", _content("Removal"), "AskRemoval")
+    asked["responses"]["202"] = asked["responses"].pop("200")
+    identity: Json = _TEXT | {"pattern": "^[0-9a-f]{32}$"}
+    removal: Json = {"parameters": [{"name": "number", "in": "path", "required": True, "schema": identity}]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Track anything: ML backend for Label Studio", "version": __version__},
@@ -180,6 +202,14 @@ def describe(base: str = ".") -> Json:
             "/versions": {"get": versions, "post": versions | anything},
             "/status": {"get": _operation("work in the background", {"text/html": {"schema": _TEXT}} | status)},
             "/status.json": {"get": _operation("the same", status)},
+            "/removals": {"post": asked},
+            "/removals/{number}": {
+                "get": _operation("how far a removal is", _content("Removal")) | removal,
+                "delete": _operation("forget one, or stop it", {"application/json": {"schema": _OBJECT}}) | removal,
+            },
+            "/removals/{number}/video.mp4": {
+                "get": _operation("the finished video", {"video/mp4": {"schema": _TEXT}}) | removal
+            },
             "/openapi.json": {"get": _operation("this description", {"application/json": {"schema": _OBJECT}})},
             "/frames/{video}/{index}.jpg": {
                 "servers": [{"url": "/"}],

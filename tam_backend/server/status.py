@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, jsonify, make_response, render_template, request
 
-from tam_backend.sessions.progress import JobState, JobView, Progress
+from tam_backend.sessions.progress import UNFINISHED_STATES, JobState, JobView, Progress
 
 Json = dict[str, Any]
 
@@ -32,12 +32,16 @@ _WORDS = {
     JobState.FAILED: "failed",
     JobState.STOPPED: "stopped",
 }
+_REMOVAL_WORDS = _WORDS | {
+    JobState.RUNNING: "taking it out of the video",
+    JobState.DONE: "done; the video can be fetched",
+}
+_ADVICE_REMOVAL = "Run tam inpaint --task with --backend again: what is finished is not computed again."
 _ADVICE_FAILED = (
     "Open the task and click on the object again: what is finished is not computed again. "
     "If it fails once more, the backend's log says why."
 )
 _ADVICE_UNFINISHED = "Nothing to do: the backend tries again by itself."
-_UNFINISHED = (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING)
 
 #: For HTML that none of our templates made, such as the redirects of the web framework.
 _STRICT_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -55,6 +59,7 @@ class _Row:
     words: str
     done: int
     total: int
+    unit: str
     percent: int
     left: str
     changed: str
@@ -135,7 +140,7 @@ def _known(seconds: float | None) -> float | None:
 def _page(facts: Json, views: Sequence[JobView], now: float) -> Json:
     """What the template needs."""
     rows = [_row(view, now) for view in views]
-    unfinished = [row for row in rows if row.state in _UNFINISHED]
+    unfinished = [row for row in rows if row.state in UNFINISHED_STATES]
     failed = [row for row in rows if row.state == JobState.FAILED]
     ended = [row for row in rows if row.state in (JobState.DONE, JobState.STOPPED)]
     running = sum(row.state == JobState.RUNNING for row in rows)
@@ -173,8 +178,8 @@ def _row(view: JobView, now: float) -> _Row:
         left = f"position {view.position} in line"
     advice = ""
     if view.state == JobState.FAILED:
-        advice = _ADVICE_FAILED
-    elif view.error and view.state in _UNFINISHED:
+        advice = _ADVICE_FAILED if view.kind == "tracking" else _ADVICE_REMOVAL
+    elif view.error and view.state in UNFINISHED_STATES:
         advice = _ADVICE_UNFINISHED
     return _Row(
         id=view.id,
@@ -183,9 +188,10 @@ def _row(view: JobView, now: float) -> _Row:
         + (", into the other tasks of its video" if view.follows else ""),
         link=_task_link(view),
         state=view.state,
-        words=_WORDS[view.state],
+        words=(_WORDS if view.kind == "tracking" else _REMOVAL_WORDS)[view.state],
         done=done,
         total=total,
+        unit="frames" if view.kind == "tracking" else "steps",
         percent=100 * done // total if total else 0,  # rounded down: 100 % is said when all is there
         left=left,
         changed="just now" if now - view.updated < 2 else f"{duration(now - view.updated)} ago",

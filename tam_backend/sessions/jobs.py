@@ -189,6 +189,11 @@ class BackgroundJobs:
         return ClipProgress(clip, done)
 
     @property
+    def works(self) -> bool:
+        """Whether this process does the background work of its data directory."""
+        return self._owner is not None
+
+    @property
     def running(self) -> int:
         """How many jobs still compute."""
         with self._condition:

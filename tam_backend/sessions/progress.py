@@ -19,8 +19,9 @@ class JobState(StrEnum):
     STOPPED = "stopped"
 
 
-#: The states in which there is still something to do, for SQL.
-UNFINISHED = ", ".join(f"'{s}'" for s in (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING))
+#: The states in which there is still something to do; and the same for SQL.
+UNFINISHED_STATES = (JobState.WAITING, JobState.RUNNING, JobState.DELIVERING)
+UNFINISHED = ", ".join(f"'{s}'" for s in UNFINISHED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class JobView:
     follows: from this task into the other tasks of the same video; else within the task. first: number in the video of
     the first frame. look, fix_next: how many of the finished masks need a look, and the frame of the video to fix next;
     None while that is not known, or if there is none. position: of a waiting job in the line of those that compute
-    next, from 1.
+    next, from 1. kind: "tracking", or "removal": an object is taken out of the task's video; then frames are steps.
     """
 
     id: int
@@ -51,6 +52,7 @@ class JobView:
     look: int | None = None
     fix_next: int | None = None
     position: int | None = None
+    kind: str = "tracking"
 
 
 @dataclass(frozen=True, slots=True)

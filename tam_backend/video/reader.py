@@ -56,6 +56,11 @@ class VideoReader:
         self._closed = False
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
     def key(self) -> str:
         return self._key
 

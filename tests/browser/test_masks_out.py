@@ -18,6 +18,7 @@ from tam_backend.export.formats import read_export
 from tam_backend.labelstudio.config import parse_label_config
 from tam_backend.labelstudio.layouts import labeling_config
 from tam_backend.labelstudio.regions import mask_region, quality_note
+from tam_backend.video import open_video
 from tests.browser.conftest import Servers
 from tests.browser.editor import Editor, FilePage, VideoTask
 from tests.browser.scene import FRAMES, HEIGHT, OBJECTS, WIDTH, true_mask
@@ -104,6 +105,39 @@ def test_the_report_opens_offline_and_its_links_open_tasks(
         assert editor.call("frameCount") == CLIP
     finally:
         servers.label_studio._call("DELETE", f"/api/annotations/{second['id']}/")
+
+
+def test_videos_play_and_objects_are_taken_out_of_them(
+    annotated: int, servers: Servers, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here, by the backend, and by a file that Label Studio exported: the same video, and browsers play it."""
+    monkeypatch.setenv("TAM_DATA_DIR", str(tmp_path / "data"))
+    task = servers.label_studio.tasks(annotated)[0]["id"]
+    take_out = ("--object", "Disc", "--dilate", 3, "--out")
+    tam(servers, "render", annotated, "--out", tmp_path)
+    tam(servers, "inpaint", "--task", task, *take_out, tmp_path / "here.mp4")
+    tam(servers, "inpaint", "--task", task, "--backend", servers.backend, *take_out, tmp_path / "there.mp4")
+    exported = servers.label_studio.get(f"/api/projects/{annotated}/export", exportType="JSON")
+    (tmp_path / "export.json").write_text(json.dumps(exported))
+    tam(servers, "inpaint", scene, tmp_path / "export.json", "--end", CLIP - 1, *take_out, tmp_path / "by-file.mp4")
+    before = open_video(scene)
+    videos = [open_video(tmp_path / f"{name}.mp4") for name in ("here", "there", "by-file")]
+    for frame in range(CLIP):
+        pictures = [video[frame] for video in videos]
+        assert all(np.array_equal(pictures[0], other) for other in pictures[1:]), frame
+        square, disc = true_mask("Square", frame), true_mask("Disc", frame)
+        change = np.abs(pictures[0].astype(int) - before[frame]).mean(2)
+        assert change[disc].mean() > 4 * change[square].mean(), frame
+    (tmp_path / "player.html").write_text("<!doctype html><title>player</title>")
+    with FilePage((tmp_path / "player.html").as_uri(), [(tmp_path / "player.html").as_uri()]) as page:
+        page.call("open")
+        for name, frames in ((scene.stem, FRAMES), ("here", CLIP), ("there", CLIP)):
+            seen = page.call("playVideo", (tmp_path / f"{name}.mp4").as_uri())
+            assert seen["width"] == WIDTH, name
+            assert seen["height"] >= HEIGHT, name
+            assert abs(seen["seconds"] - frames / before.fps) < 0.2, name
+            assert seen["played"] > 0.9 * seen["seconds"], name
+        assert page.call("traffic")["problems"] == []
 
 
 def test_boxes_are_shown_on_a_video(

@@ -243,7 +243,7 @@ def test_options_that_cannot_be_used(tam, scene, tmp_path):
         ((film, masks, "--out", tmp_path), "not an empty folder"),
         ((film, masks, "--out", tmp_path / "o.mp4", "--end", 14), "--end 14: there is no such frame"),
         ((film, masks, "--out", tmp_path / "o.mp4", "--dilate", -1), "--dilate -1"),
-        ((film, masks / "00000.png", "--out", tmp_path / "o.mp4"), "is not a folder"),
+        ((film, masks / "00000.png", "--out", tmp_path / "o.mp4"), "is neither a folder nor a .json file"),
         ((film, "--out", tmp_path / "o.mp4"), "say where the masks are"),
     ):
         result = tam("inpaint", *arguments)
@@ -310,6 +310,9 @@ def test_killed_and_called_again(scene, tmp_path):
     process.kill()
     process.communicate()
     assert left_in(tmp_path) == [".frames.tam"]
+    (tmp_path / ".frames.0123abcd.part").mkdir()  # as one leaves that is killed while it writes
+    (tmp_path / ".frames.0123abcd.part" / "00000.png").touch()
+    (tmp_path / ".frames-compare.0123abcd.part").touch()
     for out in (tmp_path / "frames", tmp_path / "undisturbed"):
         assert start(out).communicate(timeout=120)[1] == ""
     assert left_in(tmp_path) == ["frames", "undisturbed"]

@@ -127,8 +127,11 @@ def davis(tmp_path):
     return export("davis", tmp_path / "davis")
 
 
-def test_trackeval_loads_davis_and_finds_it_equal_to_itself(davis, tmp_path):
-    masks = davis / "Annotations" / "Full-Resolution"
+@pytest.mark.parametrize(
+    ("name", "folder"), [("davis", "Annotations/Full-Resolution"), ("youtube-vos", "train/Annotations")]
+)
+def test_trackeval_loads_indexed_masks_and_finds_them_equal_to_themselves(name, folder, tmp_path):
+    masks = export(name, tmp_path / name) / folder
     shutil.copytree(masks, tmp_path / "trackers" / "same" / "data")
     lengths = {v.name: len(v.frames) for v in scene().videos}
     loader = trackeval.datasets.DAVIS(

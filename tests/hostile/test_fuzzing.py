@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_every_route_is_described_and_nothing_else(aim: Target):
     paths = {(path, method.upper()) for path, o in described["paths"].items() for method in o if method != "servers"}
     rules = list(aim.app.url_map.iter_rules())
     routes = {
-        (rule.rule.replace("<video>", "{video}").replace("<int:index>", "{index}"), method)
+        (re.sub(r"<(?:int:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in rules for method in rule.methods - {"HEAD", "OPTIONS"}
     }  # fmt: skip
     assert paths == routes

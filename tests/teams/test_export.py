@@ -257,33 +257,6 @@ def test_what_changed_meanwhile_is_fetched_again(ask, studio, tmp_path):
     assert np.array_equal(masks_in(tmp_path / "out")[0][3], blob(40))
 
 
-@pytest.mark.parametrize("command", [["export", "--format", "coco"], ["render"]])
-def test_a_wrong_token_is_said(command, tam, studio, project, tmp_path):
-    name, *options = command
-    result = tam(name, 1, *options, "--out", tmp_path / "out", "--url", studio.url, "--token", "f" * 40)
-    assert result.code == 1
-    assert "refuses the token" in result.err
-    assert "f" * 40 not in result.err
-
-
-@pytest.mark.parametrize("command", [["export", "--format", "coco"], ["render"]])
-def test_a_missing_project_is_said(command, ask, project, tmp_path):
-    name, *options = command
-    result = ask(name, "Nowhere", *options, "--out", tmp_path / "out")
-    assert result.code == 2
-    assert "there is no project 'Nowhere'" in result.err
-    assert "'Crossing' (1)" in result.err
-
-
-def test_an_unknown_format_is_said(ask, project, tmp_path):
-    result = ask("export", 1, "--format", "kitti", "--out", tmp_path / "out")
-    assert result.code == 2
-    assert "there is no format 'kitti'; the formats are davis" in result.err
-    result = ask("render", 1, "--as", "gif", "--out", tmp_path / "out")
-    assert result.code == 2
-    assert "invalid choice: 'gif'" in result.err
-
-
 def test_a_project_without_anything_says_so(ask, studio, tmp_path):
     studio.add_project("Empty", CONFIG)
     result = ask("export", "Empty", "--format", "coco", "--out", tmp_path / "out")
@@ -296,14 +269,6 @@ def test_a_video_that_cannot_be_read_is_said(ask, studio, project, tmp_path):
     result = ask("export", 1, "--format", "coco", "--out", tmp_path / "out")
     assert result.code == 1
     assert "Without pictures: --no-pictures" in result.err
-
-
-@pytest.mark.parametrize("command", ["export", "render"])
-def test_the_help_says_what_to_do(command, tam):
-    result = tam(command, "--help")
-    assert result.code == 0
-    assert "examples:" in result.out
-    assert "TAM_LABEL_STUDIO_TOKEN" in result.out
 
 
 # ---- render

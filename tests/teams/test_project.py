@@ -7,7 +7,6 @@ import pytest
 from tam_backend.labelstudio.config import parse_label_config
 from tam_backend.labelstudio.instances import Vocabulary
 from tam_backend.labelstudio.layouts import CONTROLS, distinct_colours, labeling_config
-from tests.teams.standin import LEGACY, PERSONAL
 
 CREATE = ("project", "create", "Street", "--label", "Person", "--label", "Ball", "--instances", "Person=2")
 BACKEND = ("--backend", "http://backend.test:9090/SECRETPATH0123456")
@@ -148,41 +147,3 @@ def test_what_cannot_be_used_is_refused_before_anything_is_asked(arguments, mess
     assert result.code == 2
     assert message in result.err
     assert studio.requests == []
-
-
-# ---- every command that talks to Label Studio
-
-COMMANDS = [CREATE, ("import", "Street", "VIDEO")]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(
-    ("token", "message"), [("f" * 40, "refuses the token"), (PERSONAL + "x", "refuses the personal")]
-)
-def test_a_wrong_token(command, token, message, tam, studio, video):
-    result = tam(*(video if a == "VIDEO" else a for a in command), "--url", studio.url, "--token", token)
-    assert result.code == 1
-    assert message in result.err
-    assert token not in result.err
-    assert studio.projects == {}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_address_and_no_token(command, tam, studio, video, monkeypatch):
-    monkeypatch.delenv("TAM_LABEL_STUDIO_URL", raising=False)
-    monkeypatch.delenv("TAM_LABEL_STUDIO_TOKEN", raising=False)
-    command = [video if a == "VIDEO" else a for a in command]
-    assert "say where Label Studio is" in tam(*command).err
-    assert "say who you are" in tam(*command, "--url", studio.url).err
-    monkeypatch.setenv("TAM_LABEL_STUDIO_URL", "http://other.test")
-    monkeypatch.setenv("TAM_LABEL_STUDIO_TOKEN", LEGACY)
-    assert "say who you are" in tam(*command, "--url", studio.url).err  # that token is for the other one
-    assert studio.requests == []
-
-
-@pytest.mark.parametrize("command", [("project", "create"), ("import",)])
-def test_help_has_examples(command, tam):
-    result = tam(*command, "--help")
-    assert result.code == 0
-    assert "examples:" in result.out
-    assert "TAM_LABEL_STUDIO_TOKEN" in result.out

@@ -240,24 +240,6 @@ def test_a_dry_run_writes_nothing(ask, project, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_token_is_said(tam, studio, project, tmp_path):
-    result = tam("review", 1, "--out", tmp_path / "r.html", "--url", studio.url, "--token", "f" * 40)
-    assert result.code == 1
-    assert "refuses the token" in result.err
-
-
-def test_a_missing_project_is_said(ask, project, tmp_path):
-    result = ask("review", "Nowhere", "--out", tmp_path / "r.html")
-    assert result.code == 2
-    assert "there is no project 'Nowhere'" in result.err
-
-
-def test_an_unknown_format_is_said(ask, project, tmp_path):
-    result = ask("review", 1, "--out", tmp_path / "r.pdf")
-    assert result.code == 2
-    assert "the report is an HTML file; name it .html" in result.err
-
-
 def test_a_server_that_vanishes_is_met_again_where_it_left(ask, studio, tmp_path):
     studio.add_project("P", CONFIG)
     for i in range(10):
@@ -271,13 +253,6 @@ def test_a_server_that_vanishes_is_met_again_where_it_left(ask, studio, tmp_path
     studio.answers = None
     assert ask("review", 1, "--out", out).code == 0
     assert len(studio.asked("GET", r"/annotations/$")) == 10, "nothing is fetched twice"
-
-
-def test_the_help_says_what_to_do(tam):
-    result = tam("review", "--help")
-    assert result.code == 0
-    assert "examples:" in result.out
-    assert "TAM_LABEL_STUDIO_TOKEN" in result.out
 
 
 def test_an_older_report_stays_until_the_new_one_is_there(ask, studio, project, tmp_path: Path):

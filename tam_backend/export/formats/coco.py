@@ -38,8 +38,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
 
 def _chunks(dataset: Dataset, out: Path, images: list[dict[str, Any]]) -> Iterator[str]:
     """The text of the file in pieces; ``images`` grows meanwhile."""
-    yield '{"info": ' + json.dumps({"description": dataset.origin, "version": "1.0"}, ensure_ascii=False)
-    yield ', "licenses": [],\n"categories": ' + json.dumps(categories(dataset), ensure_ascii=False)
+    yield head(dataset)
     yield ',\n"annotations": ['
     count = 0
     for video in dataset.videos:
@@ -77,8 +76,12 @@ def picture_stem(video: Video, frame: int) -> str:
     return f"{video.name}_{stem(frame)}"
 
 
-def categories(dataset: Dataset) -> list[dict[str, Any]]:
-    return [{"id": i, "name": name, "supercategory": "object"} for name, i in dataset.categories.items()]
+def head(dataset: Dataset) -> str:
+    """What every COCO file begins with: an object that is still open."""
+    info = {"description": dataset.origin, "version": "1.0"}
+    categories = [{"id": i, "name": name, "supercategory": "object"} for name, i in dataset.categories.items()]
+    texts = (json.dumps(part, ensure_ascii=False) for part in (info, [], categories))
+    return '{{"info": {}, "licenses": {},\n"categories": {}'.format(*texts)
 
 
 def read(root: Path) -> Dataset:

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from tam_backend.errors import BadInput
 from tam_backend.export import manifest
 from tam_backend.export.dataset import Dataset, MaskedFrame, Track, Video
-from tam_backend.export.formats.coco import categories
+from tam_backend.export.formats.coco import head
 from tam_backend.export.formats.common import (
     checked,
     folder_pictures,
@@ -38,8 +38,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
 
 
 def _chunks(dataset: Dataset, out: Path) -> Iterator[str]:
-    yield '{"info": ' + json.dumps({"description": dataset.origin, "version": "1.0"}, ensure_ascii=False)
-    yield ', "licenses": [],\n"categories": ' + json.dumps(categories(dataset), ensure_ascii=False)
+    yield head(dataset)
     videos = [
         {
             "id": place,

@@ -1,38 +1,20 @@
 // What an annotator does in Label Studio 1.23, as methods. Gestures are real: mouse and keys on what the page shows.
 // The page's own store (window.Htx) is only read: to wait for the right moment and to report what is there.
 // Coordinates are percent of the picture, frames are 0-based (the page itself counts from 1).
-import { launch, PATIENCE } from "./browser.mjs";
+import { LabelStudioPage, PATIENCE } from "./browser.mjs";
 
 const SAVE = /\/api\/(tasks\/\d+\/annotations|annotations\/\d+)\//;
 
-export class Editor {
-  static async launch(options) {
-    const { browser, page } = await launch(options);
-    return new Editor(options.url, browser, page);
-  }
-
+export class Editor extends LabelStudioPage {
   constructor(url, browser, page) {
-    this.url = url;
-    this.browser = browser;
-    this.page = page;
+    super(url, browser, page);
     this.failures = [];
     this.held = Promise.resolve();
     this.releaseAnswer = () => {};
     page.on("pageerror", (error) => this.failures.push(String(error)));
   }
 
-  close() {
-    return this.browser.close();
-  }
-
   // ---- pages
-
-  async login(username, password) {
-    await this.page.goto(`${this.url}/user/login/`);
-    await this.page.fill("#email", username);
-    await this.page.fill("#password", password);
-    await Promise.all([this.page.waitForURL(/\/(projects)?\/?$/), this.page.click("button[type=submit]")]);
-  }
 
   /** Upload a file with the import dialog. */
   async importFile(project, path) {

@@ -1,27 +1,13 @@
 // Two more pages: an HTML file on the disk, and a task of Label Studio with a <Video>.
-import { launch, PATIENCE } from "./browser.mjs";
+import { LabelStudioPage, Page, PATIENCE } from "./browser.mjs";
 
-export class FilePage {
-  static async launch(options) {
-    const { browser, page } = await launch(options);
-    return new FilePage(options.url, browser, page);
-  }
-
+export class FilePage extends Page {
   constructor(url, browser, page) {
-    this.url = url;
-    this.browser = browser;
-    this.page = page;
+    super(url, browser, page);
     this.problems = [];
     this.requests = [];
-    page.on("pageerror", (error) => this.problems.push(String(error)));
-    page.on("console", (message) => {
-      if (["error", "warning"].includes(message.type())) this.problems.push(message.text());
-    });
+    this.noteProblems(this.problems);
     page.on("request", (request) => this.requests.push(request.url()));
-  }
-
-  close() {
-    return this.browser.close();
   }
 
   async open() {
@@ -30,6 +16,22 @@ export class FilePage {
 
   text() {
     return this.page.locator("body").innerText();
+  }
+
+  /** Play a video to its end, and return what the browser made of it: {width, height, seconds, played}. */
+  playVideo(url) {
+    return this.page.evaluate(async (source) => {
+      const video = Object.assign(document.createElement("video"), { muted: true, src: source });
+      const happens = (name) => new Promise((resolve, reject) => {
+        video.addEventListener(name, resolve, { once: true });
+        video.addEventListener("error", () => reject(new Error(`the browser cannot play it: ${video.error?.message}`)), { once: true });
+      });
+      document.body.append(video);
+      await happens("loadeddata");
+      await video.play();
+      await happens("ended");
+      return { width: video.videoWidth, height: video.videoHeight, seconds: video.duration, played: video.played.end(0) };
+    }, url);
   }
 
   /** Addresses of all links, in order. */
@@ -58,29 +60,7 @@ export class FilePage {
   }
 }
 
-export class VideoTask {
-  static async launch(options) {
-    const { browser, page } = await launch(options);
-    return new VideoTask(options.url, browser, page);
-  }
-
-  constructor(url, browser, page) {
-    this.url = url;
-    this.browser = browser;
-    this.page = page;
-  }
-
-  close() {
-    return this.browser.close();
-  }
-
-  async login(username, password) {
-    await this.page.goto(`${this.url}/user/login/`);
-    await this.page.fill("#email", username);
-    await this.page.fill("#password", password);
-    await Promise.all([this.page.waitForURL(/\/(projects)?\/?$/), this.page.click("button[type=submit]")]);
-  }
-
+export class VideoTask extends LabelStudioPage {
   /** Open a task and wait until its regions and its video are there. */
   async open(project, task) {
     await this.page.goto(`${this.url}/projects/${project}/data?task=${task}`);

@@ -1,27 +1,13 @@
 // What a person sees on the backend's page /status, as methods.
-import { launch } from "./browser.mjs";
+import { Page } from "./browser.mjs";
 
-export class StatusPage {
-  static async launch(options) {
-    const { browser, page } = await launch(options);
-    return new StatusPage(options.url, browser, page);
-  }
-
+export class StatusPage extends Page {
   constructor(url, browser, page) {
-    this.url = url;
-    this.browser = browser;
-    this.page = page;
+    super(url, browser, page);
     this.loads = 0;
     this.problems = [];
-    page.on("pageerror", (error) => this.problems.push(String(error)));
-    page.on("console", (message) => {
-      if (["error", "warning"].includes(message.type())) this.problems.push(message.text());
-    });
+    this.noteProblems(this.problems);
     page.on("framenavigated", () => { this.loads += 1; });
-  }
-
-  close() {
-    return this.browser.close();
   }
 
   async open() {
