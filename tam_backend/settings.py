@@ -330,6 +330,11 @@ class Settings:
     max_request_mb: int = _option(
         256, "TAM_MAX_REQUEST_MB", _integer(1, 4000), "Largest request body that is read, in MB."
     )
+    log_format: str = _option(
+        "text", "TAM_LOG_FORMAT", _choice("text", "json"),
+        "Lines of the log: text, for people, or json, one object a line with the ids of request, project, task and "
+        "session.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Raises BadInput when options contradict each other."""
