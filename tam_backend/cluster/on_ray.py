@@ -1,0 +1,161 @@
+"""Workers on Ray: one actor for each GPU, or for every so many cores. This module alone imports Ray."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from tam_backend.cluster.executors import Do, Event, this_process
+from tam_backend.errors import BadInput, TamError
+
+T = TypeVar("T")
+
+LOCAL, AUTO = "local", "auto"
+#: On a machine that is busy Ray's parts may take longer to find each other than they wait; the next time is quicker.
+_ATTEMPTS = 3
+#: Seconds until something that happened is noticed at the latest.
+_LOOK_EVERY = 1.0
+_INSTALL = "Ray is not installed: pip install 'tam-backend[cluster]', or pip install -r requirements-cluster.txt"
+
+
+def connect_ray(address: str) -> Any:
+    """Ray itself, connected. address: ``local``, a cluster of this machine alone, which ends with this process;
+    ``auto``, the one that was started here; else that of its head, HOST:PORT.
+
+    Raises TamError if Ray is not installed or there is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # its own 30 s are short on a machine that is busy
+    try:
+        import ray
+    except ImportError as e:
+        raise TamError(_INSTALL) from e
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if address == LOCAL:
+        # heard by this machine alone
+        options |= {"_node_ip_address": "127.0.0.1", "object_store_memory": 200_000_000, "include_dashboard": False}
+    for attempt in range(_ATTEMPTS):
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError) as e:
+            raise TamError(f"no Ray cluster answers at {address}: {e}. Start one with: ray start --head") from e
+        except Exception as e:  # Ray says no more than this when its parts took too long to start
+            ray.shutdown()
+            if address != LOCAL or attempt == _ATTEMPTS - 1:
+                raise TamError(f"Ray does not start: {e}") from e
+        else:
+            return ray
+
+
+class _Worker(Generic[T]):
+    """What runs on an actor."""
+
+    def __init__(self, start: Callable[[], Do[T]], cores: int) -> None:
+        import cv2
+
+        cv2.setNumThreads(cores)  # OpenCV does not know how many of the machine's cores are this worker's
+        self._do = start()
+
+    def where(self) -> str:
+        return this_process()
+
+    def do(self, item: T) -> Iterator[Any]:
+        yield from self._do(item)
+
+
+@dataclass(eq=False)
+class _Seat(Generic[T]):
+    """An actor and what it does. starting: its answer that it is ready, until that has come."""
+
+    number: int
+    actor: Any
+    starting: Any
+    where: str = ""
+    item: T | None = None
+    messages: Any = None
+
+
+class RayWorkers(Generic[T]):
+    """Actors of one kind. One that dies is begun anew by Ray, where there is room; what it did is reported as lost.
+
+    cores: that each takes, beside a GPU if ``gpus``. workers: how many; 0: as many as the cluster has room for.
+    gpus: a GPU for each; None: if the cluster has any.
+    """
+
+    def __init__(
+        self, start: Callable[[], Do[T]], address: str, workers: int = 0, cores: int = 1, gpus: bool | None = False
+    ) -> None:
+        self._ray = ray = connect_ray(address)
+        there = ray.cluster_resources()
+        gpus = there.get("GPU", 0) > 0 if gpus is None else gpus
+        room = int(there.get("GPU", 0) if gpus else there.get("CPU", 0) // cores)
+        if not room or workers > room:
+            what = "GPUs" if gpus else f"times {cores} cores"
+            ray.shutdown()
+            raise BadInput(f"--workers {workers or 1}: the cluster at {address} has {room} {what}")
+        self.workers = workers or room
+        actor = ray.remote(_Worker).options(num_cpus=cores, num_gpus=int(gpus), max_restarts=-1)
+        code = ray.put(start)
+        self._seats: list[_Seat[T]] = []
+        for number in range(1, self.workers + 1):
+            made = actor.remote(code, cores)
+            self._seats.append(_Seat(number, made, made.where.remote()))
+
+    def run(self, items: deque[T]) -> Iterator[Event[T]]:
+        """Raises TamError if a worker cannot be started at all: no other could."""
+        while True:
+            for seat in self._seats:
+                if items and seat.item is None and seat.starting is None:
+                    seat.item = items.popleft()
+                    seat.messages = seat.actor.do.options(num_returns="streaming").remote(seat.item)
+                    yield Event("began", seat.item, seat.number, seat.where)
+            if not items and all(s.item is None for s in self._seats):
+                return  # nobody waits for a worker that is only starting again
+            waiting = {s.starting or s.messages: s for s in self._seats if s.starting or s.messages}
+            ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_LOOK_EVERY)
+            for reference in ready:
+                seat = waiting[reference]
+                if seat.item is None:
+                    self._started(seat)
+                else:
+                    yield self._next(seat, seat.item)
+
+    def _started(self, seat: _Seat[T]) -> None:
+        errors = self._ray.exceptions
+        try:
+            seat.where = self._ray.get(seat.starting)
+        except errors.RayTaskError as e:
+            raise _cause(e) from None
+        except errors.RayActorError as e:
+            if not seat.where:
+                raise TamError(f"a worker cannot be started: {e}") from e
+            seat.starting = seat.actor.where.remote()  # it has worked before: there may be room again
+        else:
+            seat.starting = None
+
+    def _next(self, seat: _Seat[T], item: T) -> Event[T]:
+        errors = self._ray.exceptions
+        error: BaseException | None = None
+        try:
+            return Event("message", item, seat.number, seat.where, self._ray.get(next(seat.messages)))
+        except StopIteration:
+            kind = "done"
+        except errors.RayActorError:
+            kind, error = "lost", TamError(f"its worker died ({seat.where})")
+            seat.starting = seat.actor.where.remote()  # answers when Ray has begun it anew
+        except errors.RayTaskError as e:
+            kind, error = "failed", _cause(e)
+        seat.item = seat.messages = None
+        return Event(kind, item, seat.number, seat.where, error=error)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+def _cause(error: Any) -> BaseException:
+    """What the work itself raised."""
+    cause = error.cause
+    return cause if isinstance(cause, BaseException) else TamError(str(error))
