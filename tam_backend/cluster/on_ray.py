@@ -14,8 +14,6 @@ from tam_backend.errors import BadInput, TamError
 T = TypeVar("T")
 
 LOCAL, AUTO = "local", "auto"
-#: On a machine that is busy Ray's parts may take longer to find each other than they wait; the next time is quicker.
-_ATTEMPTS = 3
 #: Seconds until something that happened is noticed at the latest.
 _LOOK_EVERY = 1.0
 _INSTALL = "Ray is not installed: pip install 'tam-backend[cluster]', or pip install -r requirements-cluster.txt"
@@ -37,17 +35,18 @@ def connect_ray(address: str) -> Any:
     if address == LOCAL:
         # heard by this machine alone
         options |= {"_node_ip_address": "127.0.0.1", "object_store_memory": 200_000_000, "include_dashboard": False}
-    for attempt in range(_ATTEMPTS):
+    for last in (False, False, True):
         try:
             ray.init(address=address, **options)
+            break
         except (ConnectionError, ValueError) as e:
             raise TamError(f"no Ray cluster answers at {address}: {e}. Start one with: ray start --head") from e
         except Exception as e:  # Ray says no more than this when its parts took too long to start
             ray.shutdown()
-            if address != LOCAL or attempt == _ATTEMPTS - 1:
+            if last or address != LOCAL:
                 raise TamError(f"Ray does not start: {e}") from e
-        else:
-            return ray
+            # on a machine that is busy they may take longer than they wait for each other; the next time is quicker
+    return ray
 
 
 class _Worker(Generic[T]):
