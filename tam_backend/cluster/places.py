@@ -53,12 +53,13 @@ class Place:
         write_atomically(path, content)
 
     def names(self, folder: str) -> list[str]:
-        """The files directly in a folder of it, sorted, by their names in this place."""
+        """What is directly in a folder of it, sorted, by the names in this place. folder: "" for the place itself."""
         try:
-            found = self._fs.ls(self._path(folder), detail=False)
+            found = self._fs.ls(self._path(folder).rstrip("/"), detail=False)
         except FileNotFoundError:
             return []
-        return sorted(f"{folder}/{PurePosixPath(str(path)).name}" for path in found)
+        prefix = f"{folder}/" if folder else ""
+        return sorted(prefix + PurePosixPath(str(path)).name for path in found)
 
     def remove(self, folder: str) -> None:
         """A folder with all that is in it, if it is there."""

@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections import Counter, deque
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,8 @@ _COLUMNS = (
     "name", "state", "frames", "computed", "seconds", "frames_per_second", "objects", "quality", "look", "fix_next",
     "not_found", "refinements_accepted", "refinements_rejected", "attempts", "workers", "error", "video",
 )  # fmt: skip
+#: Reports of earlier calls that are read at once: a bucket takes its time for each.
+_READERS = 16
 #: What is wrong with the video or the manifest is wrong the next time, too.
 _HOPELESS = (BadInput, MediaError)
 
@@ -60,10 +63,14 @@ class Batch:
         self._fates = {item.name: _Fate(item) for item in items}
         self._began = time.monotonic()
         self._computed = 0
-        for fate in self._fates.values():
-            report = None if force else place.read(report_name(fate.item))
-            if report is not None:
-                self._recognise(fate, report, engine)
+        there = set() if force else set(place.names(""))
+        before = [f for f in self._fates.values() if report_name(f.item) in there]
+        with ThreadPoolExecutor(_READERS) as readers:
+            for fate, report in zip(
+                before, readers.map(place.read, [report_name(f.item) for f in before]), strict=True
+            ):
+                if report is not None:
+                    self._recognise(fate, report, engine)
 
     @staticmethod
     def _recognise(fate: _Fate, content: bytes, engine: str) -> None:

@@ -227,7 +227,7 @@ def test_ctrl_c_keeps_what_is_finished(folder):
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "stopped; the same command goes on from here" in err
     assert "Traceback" not in err
     assert {name: row["state"] for name, row in rows(folder / "out").items()} == {"a": "done", "long": "unfinished"}

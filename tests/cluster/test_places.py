@@ -32,6 +32,7 @@ def test_files_come_and_go(place):
     place.write("a/c", b"three")
     assert place.read("a/b") == b"two"
     assert place.names("a") == ["a/b", "a/c"]
+    assert place.names("") == ["a"]
     place.remove("a")
     place.remove("a")
     assert place.names("a") == []
