@@ -6,14 +6,23 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 from tam_backend.cluster.executors import Do, Event, this_process
+from tam_backend.cluster.sessions import Host, Message, Request, WorkerLost, Workers
+from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import BadInput, TamError
+from tam_backend.settings import Settings
 
 T = TypeVar("T")
 
 LOCAL, AUTO = "local", "auto"
+#: Computations that one of the server's workers has open at once; most of them wait for their next turn.
+_SESSIONS_AT_ONCE = 64
+#: Seconds within which the server's workers must have loaded their engines.
+_WORKERS_START = 300.0
 #: Seconds until something that happened is noticed at the latest.
 _LOOK_EVERY = 1.0
 _INSTALL = "Ray is not installed: pip install 'tam-backend[cluster]', or pip install -r requirements-cluster.txt"
@@ -152,6 +161,74 @@ class RayWorkers(Generic[T]):
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+class _SessionActor:
+    """What runs on an actor that computes for annotators."""
+
+    def __init__(self, settings: Settings, engine: str, cores: int) -> None:
+        import cv2
+
+        cv2.setNumThreads(cores)
+        self._folder = TemporaryDirectory(prefix="tam-worker-")  # as long as this process
+        self._host = Host(load_engine(engine, settings), Path(self._folder.name))
+
+    def where(self) -> str:
+        return this_process()
+
+    def steps(self, request: Request) -> Iterator[Message]:
+        yield from self._host.steps(request)
+
+    def supply(self, request: str, key: str, blob: bytes | None) -> None:
+        self._host.supply(request, key, blob)
+
+    def stop(self, request: str) -> None:
+        self._host.stop(request)
+
+
+@dataclass(frozen=True, slots=True)
+class _RayLink:
+    """The way to an actor (see ``Link``)."""
+
+    ray: Any
+    actor: Any
+
+    def steps(self, request: Request) -> Iterator[Message]:
+        # the worker must not compute ahead: between two steps somebody else may have to go first
+        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": 1}
+        messages = self.actor.steps.options(**options).remote(request)
+        try:
+            for message in messages:
+                yield self.ray.get(message)
+        except self.ray.exceptions.RayActorError as e:
+            raise WorkerLost(f"it died ({type(e).__name__})") from None
+        except self.ray.exceptions.RayTaskError as e:
+            raise _cause(e) from None
+
+    def supply(self, request: str, key: str, blob: bytes | None) -> None:
+        self.actor.supply.remote(request, key, blob)
+
+    def stop(self, request: str) -> None:
+        self.actor.stop.remote(request)
+
+
+def session_workers(settings: Settings, engine: Engine) -> tuple[Workers, int]:
+    """The workers of ``tam serve`` on the cluster of the settings, and how many. Raises TamError if there are none."""
+    ray = connect_ray(settings.cluster)
+    there = ray.cluster_resources()
+    gpus = engine.name == "sam-xmem" and there.get("GPU", 0) > 0
+    count = settings.cluster_workers or int(there.get("GPU" if gpus else "CPU", 0))
+    actor = ray.remote(_SessionActor).options(
+        num_cpus=1, num_gpus=int(gpus), max_restarts=-1, max_concurrency=_SESSIONS_AT_ONCE
+    )
+    actors = [actor.remote(settings.without_secrets(), engine.name, 1) for _ in range(count)]
+    try:
+        ray.get([a.where.remote() for a in actors], timeout=_WORKERS_START)
+    except ray.exceptions.RayTaskError as e:
+        raise _cause(e) from None
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as e:
+        raise TamError(f"TAM_CLUSTER={settings.cluster}: {count} workers cannot be started there: {e}") from e
+    return Workers({f"{i}": _RayLink(ray, a) for i, a in enumerate(actors, 1)}), count
 
 
 def _cause(error: Any) -> BaseException:

@@ -17,7 +17,7 @@ from tam_backend.cluster.executors import Executor, InProcess
 from tam_backend.cluster.places import Place
 from tam_backend.commands.batch_manifest import Item, read_manifest
 from tam_backend.commands.batch_run import Batch
-from tam_backend.commands.batch_work import public_part, start_worker, track_item
+from tam_backend.commands.batch_work import start_worker, track_item
 from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import BadInput
 from tam_backend.settings import Settings
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     batch = Batch(
         items, place, f"{engine.name}-{engine.version}", args.retries, quiet=args.quiet, force=args.force
     )  # fmt: skip
-    start = functools.partial(start_worker, public_part(settings), engine.name, None if args.return_masks else out)
+    start = functools.partial(start_worker, settings.without_secrets(), engine.name, None if args.return_masks else out)
     code = 0
     try:
         if batch.left:

@@ -57,11 +57,6 @@ class Finished:
     packed: bytes | None = None
 
 
-def public_part(settings: Settings) -> Settings:
-    """The settings without secrets, which are no business of the workers."""
-    return replace(settings, label_studio_token="", basic_auth_user="", basic_auth_password="", secret_path="")
-
-
 def start_worker(settings: Settings, engine: str, out: str | None) -> Callable[[Item], Iterator[Progress | Finished]]:
     """Load an engine, once for a worker. out: where the masks go; None: back through the executor."""
     loaded = load_engine(engine, settings)

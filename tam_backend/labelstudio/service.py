@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from tam_backend import __version__
+from tam_backend.cluster.sessions import Elsewhere
 from tam_backend.engines import Engine, engine_changed, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.clicks import ClickAnswers
@@ -52,6 +53,7 @@ from tam_backend.sessions.shared import Shared
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.settings import Settings
+from tam_backend.tracking.executor import Executor, Here
 from tam_backend.tracking.store import MemoryStore
 from tam_backend.video.container import Limits
 from tam_backend.video.firstlook import FirstLook
@@ -104,7 +106,8 @@ class Service:
         self._tracks = tracks = TrackTable(self._database)
         log_of_deliveries = DeliveryLog(self._database)
         inherited = InheritedAnchors(self._database, store)
-        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited)
+        executor, places = _executor(settings, self.engine)
+        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited, executor)
         self._activity = activity = Activity()
         self._deliveries = Deliveries(
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
@@ -114,10 +117,10 @@ class Service:
             OutcomeTable(self._database), log_of_deliveries, self.connections,
             f"{self.engine.name} {self.engine.version}",
         )  # fmt: skip
-        turns = DeviceTurns(_places(self.engine), self.metrics.turn_seconds.observe)
+        turns = DeviceTurns(places, self.metrics.turn_seconds.observe)
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish,
-            self.metrics,
+            self.metrics, executor,
         )  # fmt: skip
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
@@ -459,6 +462,17 @@ class Service:
             finally:
                 with self._filling_lock:
                     self._filling.pop(key, None)
+
+
+def _executor(settings: Settings, engine: Engine) -> tuple[Executor, int]:
+    """Who computes, and how much at once."""
+    if not settings.cluster:
+        return Here(engine), _places(engine)
+    from tam_backend.cluster.on_ray import session_workers  # Ray is needed only here
+
+    workers, count = session_workers(settings, engine)
+    log.info("%d workers of the Ray cluster at %s compute", count, settings.cluster)
+    return Elsewhere(engine, workers), count
 
 
 def _places(engine: Engine) -> int:

@@ -30,6 +30,7 @@ from tam_backend.sessions.owner import own
 from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
 from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
+from tam_backend.tracking.executor import Executor, Here
 from tam_backend.tracking.store import BlobStore
 from tam_backend.tracking.tracker import Step, TrackedFrame, Tracker
 from tam_backend.video.base import Reader
@@ -67,6 +68,7 @@ class BackgroundJobs:
 
     lock: file that says which process computes, when several use one data directory; the others only leave jobs.
     finish: whether jobs end with a finishing pass, when no other work waits. metrics: counts what is done.
+    executor: computes; None: this process.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class BackgroundJobs:
         lock: Path,
         finish: bool = False,
         metrics: Metrics | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
+        self._executor = executor or Here(engine)
         self._engine = engine
         self._store = store
         self._table = table
@@ -377,7 +381,7 @@ class BackgroundJobs:
             track = job.track
             reader = self._destination.open(track.video)
             try:
-                tracker = Tracker(self._engine, reader, track.frames, self._store, range(len(reader)))
+                tracker = self._executor.tracker(reader, track.frames, self._store, range(len(reader)))
             except BaseException:
                 reader.close()
                 raise

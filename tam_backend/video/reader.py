@@ -56,6 +56,10 @@ class VideoReader:
         self._closed = False
 
     @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
     def key(self) -> str:
         return self._key
 
