@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +24,18 @@ from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.settings import Settings
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-LOCAL, AUTO = "local", "auto"
+LOCAL = "local"
+#: Ports of a cluster of our own, beside that of its head.
+_PORTS = (
+    "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port",
+    "node-manager-port", "object-manager-port",
+)  # fmt: skip
+#: Memory of it for what goes between its processes, and seconds in which it must be there, and gone.
+_OBJECT_BYTES, _START_SECONDS, _END_SECONDS = 200_000_000, 120.0, 8.0
 #: Computations that one of the server's workers has open at once; most of them wait for their next turn.
 _SESSIONS_AT_ONCE = 64
 #: Seconds within which the server's workers must have loaded their engines.
@@ -28,34 +45,89 @@ _LOOK_EVERY = 1.0
 _INSTALL = "Ray is not installed: pip install 'tam-backend[cluster]', or pip install -r requirements-cluster.txt"
 
 
-def connect_ray(address: str) -> Any:
-    """Ray itself, connected. address: ``local``, a cluster of this machine alone, which ends with this process;
-    ``auto``, the one that was started here; else that of its head, HOST:PORT.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Ray itself, connected. process: the cluster, if it is this process's own."""
+
+    ray: Any
+    address: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def close(self) -> None:
+        self.ray.shutdown()
+        if self.process is not None:
+            _end(self.process)
+
+
+def connect(address: str, cores: int = 0) -> Cluster:
+    """address: ``local``, a cluster of this machine alone, which ends with this process; ``auto``, the one that was
+    started here; else that of its head, HOST:PORT. cores: that a local one should have at least, even if the machine
+    has fewer.
 
     Raises TamError if Ray is not installed or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # its own 30 s are short on a machine that is busy
     try:
         import ray
     except ImportError as e:
         raise TamError(_INSTALL) from e
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    process = None
     if address == LOCAL:
-        # heard by this machine alone
-        options |= {"_node_ip_address": "127.0.0.1", "object_store_memory": 200_000_000, "include_dashboard": False}
-    for last in (False, False, True):
-        try:
-            ray.init(address=address, **options)
-            break
-        except (ConnectionError, ValueError) as e:
-            raise TamError(f"no Ray cluster answers at {address}: {e}. Start one with: ray start --head") from e
-        except Exception as e:  # Ray says no more than this when its parts took too long to start
-            ray.shutdown()
-            if last or address != LOCAL:
-                raise TamError(f"Ray does not start: {e}") from e
-            # on a machine that is busy they may take longer than they wait for each other; the next time is quicker
-    return ray
+        address, process = _start(max(cores, os.cpu_count() or 1))
+    if (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray does not show it
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as e:
+        if process is not None:
+            _end(process)
+        raise TamError(f"no Ray cluster answers at {address}: {e}. Start one with: ray start --head") from e
+    return Cluster(ray, ray.get_runtime_context().gcs_address, process)
+
+
+def _start(cores: int) -> tuple[str, subprocess.Popen[bytes]]:
+    """A cluster of this machine alone. Raises TamError if it does not start.
+
+    ``ray.init`` could start one, too, but its parts wait only 15 s for each other's ports, which is short where the
+    machine is busy. Ports that they are told they need not wait for.
+    """
+    port, *ports = _free_ports(len(_PORTS) + 1)
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
+        "--include-dashboard=false", "--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={cores}",
+        f"--object-store-memory={_OBJECT_BYTES}",
+        *(f"--{name}={number}" for name, number in zip(_PORTS, ports, strict=True)),
+    ]  # fmt: skip
+    process = subprocess.Popen(  # noqa: S603 (our own interpreter, and numbers)
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    atexit.register(_end, process)
+    until = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return f"127.0.0.1:{port}", process
+        time.sleep(0.1)
+    _end(process)
+    raise TamError("Ray does not start on this machine; try it with: ray start --head --block")
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ray ends its parts when it is told to; what is left after a while is ended with it."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class _Worker(Generic[T]):
@@ -96,13 +168,14 @@ class RayWorkers(Generic[T]):
     def __init__(
         self, start: Callable[[], Do[T]], address: str, workers: int = 0, cores: int = 1, gpus: bool | None = False
     ) -> None:
-        self._ray = ray = connect_ray(address)
+        self._cluster = connect(address, workers * cores)
+        self._ray = ray = self._cluster.ray
         there = ray.cluster_resources()
         gpus = there.get("GPU", 0) > 0 if gpus is None else gpus
         room = int(there.get("GPU", 0) if gpus else there.get("CPU", 0) // cores)
         if not room or workers > room:
             what = "GPUs" if gpus else f"times {cores} cores"
-            ray.shutdown()
+            self.close()
             raise BadInput(f"--workers {workers or 1}: the cluster at {address} has {room} {what}")
         self.workers = workers or room
         actor = ray.remote(_Worker).options(num_cpus=cores, num_gpus=int(gpus), max_restarts=-1)
@@ -160,7 +233,7 @@ class RayWorkers(Generic[T]):
         return Event(kind, item, seat.number, seat.where, error=error)
 
     def close(self) -> None:
-        self._ray.shutdown()
+        self._cluster.close()
 
 
 class _SessionActor:
@@ -214,7 +287,8 @@ class _RayLink:
 
 def session_workers(settings: Settings, engine: Engine) -> tuple[Workers, int]:
     """The workers of ``tam serve`` on the cluster of the settings, and how many. Raises TamError if there are none."""
-    ray = connect_ray(settings.cluster)
+    cluster = connect(settings.cluster, settings.cluster_workers)
+    ray = cluster.ray
     there = ray.cluster_resources()
     gpus = engine.name == "sam-xmem" and there.get("GPU", 0) > 0
     count = settings.cluster_workers or int(there.get("GPU" if gpus else "CPU", 0))
@@ -223,12 +297,13 @@ def session_workers(settings: Settings, engine: Engine) -> tuple[Workers, int]:
     )
     actors = [actor.remote(settings.without_secrets(), engine.name, 1) for _ in range(count)]
     try:
-        ray.get([a.where.remote() for a in actors], timeout=_WORKERS_START)
+        for i, where in enumerate(ray.get([a.where.remote() for a in actors], timeout=_WORKERS_START), 1):
+            log.info("worker %d: %s", i, where)
     except ray.exceptions.RayTaskError as e:
         raise _cause(e) from None
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as e:
         raise TamError(f"TAM_CLUSTER={settings.cluster}: {count} workers cannot be started there: {e}") from e
-    return Workers({f"{i}": _RayLink(ray, a) for i, a in enumerate(actors, 1)}), count
+    return Workers({f"{i}": _RayLink(ray, a) for i, a in enumerate(actors, 1)}, cluster.close), count
 
 
 def _cause(error: Any) -> BaseException:

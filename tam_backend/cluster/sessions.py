@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -165,9 +165,10 @@ class _Asking:
 
 
 class Workers:
-    """Which worker computes for which video. Thread-safe."""
+    """Which worker computes for which video. Thread-safe. close: gives them back."""
 
-    def __init__(self, links: Mapping[str, Link]) -> None:
+    def __init__(self, links: Mapping[str, Link], close: Callable[[], None] = lambda: None) -> None:
+        self.close = close
         self._links = dict(links)
         self._away: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -199,6 +200,9 @@ class Elsewhere:
             return Tracker(self._engine, video, frames, store, reach)
         return RemoteTracker(self._engine, video, frames, store, reach, self._workers)
 
+    def close(self) -> None:
+        self._workers.close()
+
 
 class RemoteTracker(Tracker):
     """A tracker whose steps are computed by a worker."""
@@ -221,6 +225,7 @@ class RemoteTracker(Tracker):
             request = Request(
                 uuid.uuid4().hex, self._file, self.frames, self._reach, pack_anchors(anchors), focus, finish
             )
+            log.info("worker %s computes", name)
             try:
                 yield from self._new(self._remote(link, request), done)
                 return

@@ -106,8 +106,8 @@ class Service:
         self._tracks = tracks = TrackTable(self._database)
         log_of_deliveries = DeliveryLog(self._database)
         inherited = InheritedAnchors(self._database, store)
-        executor, places = _executor(settings, self.engine)
-        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited, executor)
+        self._executor, places = _executor(settings, self.engine)
+        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited, self._executor)
         self._activity = activity = Activity()
         self._deliveries = Deliveries(
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
@@ -120,7 +120,7 @@ class Service:
         turns = DeviceTurns(places, self.metrics.turn_seconds.observe)
         self.jobs = BackgroundJobs(
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish,
-            self.metrics, executor,
+            self.metrics, self._executor,
         )  # fmt: skip
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
@@ -165,6 +165,7 @@ class Service:
         self._watch.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.jobs.close(timeout)
+        self._executor.close()
         self._database.close()
 
     def status(self) -> Json:

@@ -18,6 +18,10 @@ class Executor(Protocol):
         """See Tracker; the caller closes it."""
         ...
 
+    def close(self) -> None:
+        """No tracker is at work any more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Here:
@@ -27,3 +31,6 @@ class Here:
 
     def tracker(self, video: Reader, frames: range, store: BlobStore, reach: range) -> Tracker:
         return Tracker(self.engine, video, frames, store, reach)
+
+    def close(self) -> None:
+        pass
