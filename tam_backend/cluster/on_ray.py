@@ -66,7 +66,10 @@ def connect(address: str, cores: int = 0) -> Cluster:
 
     Raises TamError if Ray is not installed or there is no such cluster.
     """
+    # Ray reads these when it is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+    if address == LOCAL or (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # strangers are refused, and we show ours
     try:
         import ray
     except ImportError as e:
@@ -74,8 +77,6 @@ def connect(address: str, cores: int = 0) -> Cluster:
     process = None
     if address == LOCAL:
         address, process = _start(max(cores, os.cpu_count() or 1))
-    if (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray does not show it
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as e:
@@ -121,6 +122,7 @@ def _free_ports(count: int) -> list[int]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ray ends its parts when it is told to; what is left after a while is ended with it."""
+    atexit.unregister(_end)
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
