@@ -62,7 +62,7 @@ def test_a_killed_workers_video_is_finished_by_the_other(cluster: str, tmp_path:
     victim = 0
     for line in process.stderr:
         said.append(line)
-        if begun := re.search(r"worker (\d) \(.*process (\d+)\) begins long", line):
+        if not victim and (begun := re.search(r"worker (\d) \(.*process (\d+)\) begins long", line)):
             worker, number = begun.groups()
         if not victim and list((tmp_path / "out" / ".unfinished" / "long").glob("*.segment")):
             victim = int(number)
