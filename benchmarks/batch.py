@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 
+from tam_backend.cluster.on_ray import connect
+
 SIZE = (640, 360)
 
 
@@ -43,11 +45,11 @@ def make_video(path: Path, frames: int, seed: int) -> None:
         container.mux(stream.encode())
 
 
-def run(folder: Path, workers: int, out: str) -> tuple[float, float]:
+def run(folder: Path, workers: int, out: str, address: str) -> tuple[float, float]:
     """(seconds until the first video was begun, seconds from then to the end)."""
     command = [
         sys.executable, "-m", "tam_backend.cli", "batch", folder / "manifest.jsonl", "--out", folder / out,
-        "--engine", "embedded", "--address", "local", "--workers", workers,
+        "--engine", "embedded", "--address", address, "--workers", workers,
     ]  # fmt: skip
     started = time.monotonic()
     first = last = 0.0
@@ -76,16 +78,18 @@ def main() -> None:
                 make_video(folder / f"v{i}.mp4", args.frames, i)
                 manifest.write(json.dumps({"video": f"v{i}.mp4", "click": ["0,80,140"]}) + "\n")
         ratios = []
+        cluster = connect("local", cores=2)
         for i in range(args.rounds):
             seconds = {}
             for workers in (1, 2):
-                start, seconds[workers] = run(folder, workers, f"out-{i}-{workers}")
+                start, seconds[workers] = run(folder, workers, f"out-{i}-{workers}", cluster.address)
                 print(
                     f"{workers} worker(s): start {start:.1f} s; {total} frames in {seconds[workers]:.1f} s, "
                     f"{total / seconds[workers]:.1f} frames/s",
                     flush=True,
                 )
             ratios.append(seconds[1] / seconds[2])
+        cluster.close()
         print(
             f"2 workers against 1: {statistics.median(ratios):.2f} (median of {', '.join(f'{r:.2f}' for r in ratios)})"
         )
