@@ -126,6 +126,8 @@ def test_a_killed_workers_session_goes_on_with_the_other(cluster: str, tmp_path:
         server.send_signal(signal.SIGTERM)
         listener.join(60)
         server.wait(30)
+        server.stdout.close()
+        server.stderr.close()
     assert len(processes) == 2, said
     assert any(f"worker {killed[0]}: it died" in line for line in said), said
     masks = {r["item_index"] for r in answer["results"][0]["result"] if r["type"] == "brushlabels"}
