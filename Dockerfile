@@ -8,7 +8,7 @@ FROM base AS wheel
 WORKDIR /src
 RUN --mount=type=bind,source=requirements-build.lock,target=/mnt/requirements-build.lock \
     pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /mnt/requirements-build.lock
-COPY pyproject.toml requirements.txt README.md model.py _wsgi.py ./
+COPY pyproject.toml requirements.txt requirements-cluster.txt README.md model.py _wsgi.py ./
 COPY tam_backend ./tam_backend
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 

@@ -26,7 +26,7 @@ demo:  ## track the sample video without Label Studio, and write an overlay vide
 test:  ## all checks and tests, also those in a browser (ARGS go to pytest)
 	@$(PYTHON) scripts/dev.py test $(ARGS)
 
-test-fast:  ## all checks and tests but those in a browser (ARGS go to pytest)
+test-fast:  ## all checks and tests but those in a browser and with Prometheus (ARGS go to pytest)
 	@$(PYTHON) scripts/dev.py test-fast $(ARGS)
 
 crash-test:  ## kill the backend 200 times while annotators work on it, and compare (ARGS="--kills 20")

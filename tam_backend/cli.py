@@ -15,6 +15,7 @@ from tam_backend.errors import BadInput, TamError
 #: Commands and what they are for. A command's module is imported when it is used: `track` never imports a web server.
 COMMANDS = {
     "track": "track objects through a video: masks, an overlay video, predictions for Label Studio",
+    "batch": "the same for many videos, also on several machines or GPUs",
     "export": "masks of a project or of tam track as a data set: COCO, DAVIS, YOLO and others",
     "render": "videos and sheets with the masks drawn in",
     "review": "a report about a project: what to fix next, where people disagree",

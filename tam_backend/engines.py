@@ -16,6 +16,7 @@ from tam_backend.settings import ENGINES, Settings
 
 if TYPE_CHECKING:
     from tam_backend.features.shots import Shots
+    from tam_backend.tracking.refinement import Decision
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Engine:
     detail: what it is made of and where it computes, for people. shots: finds cuts; None: they are not looked for.
     refine: how poor masks are refined; None: not at all. concurrent: several objects may be worked on at once, and gain
     by it (networks use all cores by themselves). forget: drops what is kept to save time, one kind after the other,
-    that which is made again most quickly first.
+    that which is made again most quickly first. decided: told of each decision about a poor mask.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Engine:
     refine: RefineOptions | None = None
     concurrent: bool = False
     forget: tuple[Callable[[], None], ...] = ()
+    decided: Callable[[Decision], None] = lambda decision: None
 
 
 def _embedded(settings: Settings) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -330,6 +330,21 @@ class Settings:
     max_request_mb: int = _option(
         256, "TAM_MAX_REQUEST_MB", _integer(1, 4000), "Largest request body that is read, in MB."
     )
+    cluster: str = _option(
+        "", "TAM_CLUSTER", _text(r"local|auto|[A-Za-z0-9.-]+:\d{1,5}", "local, auto, or HOST:PORT of a Ray cluster"),
+        "Ray cluster whose workers compute for tam serve: auto, the one started on this machine; HOST:PORT of its "
+        "head; local, workers on this machine alone. Empty: the server computes by itself.",
+    )  # fmt: skip
+    cluster_workers: int = _option(
+        0, "TAM_CLUSTER_WORKERS", _integer(0, 10_000),
+        "How many workers of TAM_CLUSTER this server takes. 0: as many as there is room for, so that none is left for "
+        "tam batch.",
+    )  # fmt: skip
+    log_format: str = _option(
+        "text", "TAM_LOG_FORMAT", _choice("text", "json"),
+        "Lines of the log: text, for people, or json, one object a line with the ids of request, project, task and "
+        "session.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Raises BadInput when options contradict each other."""
@@ -346,6 +361,10 @@ class Settings:
     def refine_options(self) -> RefineOptions | None:
         """None: no refinement."""
         return None if self.refine == "off" else RefineOptions(self.refine, self.refine_below)
+
+    def without_secrets(self) -> Settings:
+        """For workers, whose business they are not."""
+        return replace(self, label_studio_token="", basic_auth_user="", basic_auth_password="", secret_path="")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

@@ -60,6 +60,9 @@ EXAMPLES = {
     "TAM_DOWNLOAD_MINUTES": ("11", "download_minutes", 11),
     "TAM_DOWNLOAD_KB_PER_SECOND": ("12", "download_kb_per_second", 12),
     "TAM_MAX_REQUEST_MB": ("8", "max_request_mb", 8),
+    "TAM_CLUSTER": ("head:6379", "cluster", "head:6379"),
+    "TAM_CLUSTER_WORKERS": ("4", "cluster_workers", 4),
+    "TAM_LOG_FORMAT": ("JSON", "log_format", "json"),
 }
 
 
@@ -77,7 +80,8 @@ def test_every_option_is_read_from_its_variable():
         ("TAM_REFINE", "on"), ("TAM_REFINE_BELOW", "1.5"), ("TAM_REFINE_BELOW", "nan"),
         ("TAM_XMEM_SHORT_SIDE", "8"), ("TAM_CLIP_LENGTH", "many"), ("TAM_CLIP_LENGTH", "0"),
         ("TAM_ANSWER_SECONDS", "nan"),
-        ("TAM_ANSWER_SECONDS", "100"), ("TAM_FRAME_CAPTION", "maybe"), ("TAM_FRAME_QUALITY", "101"),
+        ("TAM_ANSWER_SECONDS", "100"), ("TAM_FRAME_CAPTION", "maybe"), ("TAM_LOG_FORMAT", "xml"), ("TAM_CLUSTER", "ray://head"),
+        ("TAM_FRAME_QUALITY", "101"),
         ("TAM_MEDIA_HOSTS", "http://store:9000"), ("TAM_MEDIA_HOSTS", "store/a"), ("TAM_MEDIA_HOSTS", "*.test"),
         ("TAM_MEDIA_HOSTS", "store:0"), ("TAM_MEDIA_HOSTS", "store:x"), ("TAM_MEDIA_HOSTS", "me@store"),
         ("TAM_LABEL_STUDIO_TOKEN", "a b"), ("TAM_LABEL_STUDIO_URL", "ftp://x"), ("TAM_PUBLIC_URL", "http://x/?a=b"),

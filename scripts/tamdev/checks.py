@@ -1,4 +1,4 @@
-"""`test`: everything a change must pass, quickest first. `test-fast`: the same without a browser."""
+"""`test`: everything a change must pass, quickest first. `test-fast`: without a browser and Prometheus."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def fuzz(arguments: Sequence[str]) -> int:
 
 
 def test_fast(arguments: Sequence[str]) -> int:
-    """Lint, and all tests that need no browser."""
+    """Lint, and all tests that need neither a browser nor other programs of the system."""
     lint()
-    _stage("pytest", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", "not browser", *arguments])
+    kinds = "not browser and not system"
+    _stage("pytest", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", kinds, *arguments])
     return 0
 
 
@@ -46,6 +47,9 @@ def test(arguments: Sequence[str]) -> int:
     """Lint and all tests, those in the browser last."""
     started = time.monotonic()
     test_fast(arguments)
+    if shutil.which("prometheus") is None:
+        raise DevError("the tests of the figures need prometheus: apt-get install prometheus; or make test-fast")
+    _stage("system tests", [DEVELOPMENT.program("python"), "-m", "pytest", "-m", "system", *arguments])
     LABEL_STUDIO.install()
     npm = shutil.which("npm")
     if npm is None:

@@ -112,6 +112,7 @@ _DEVELOPMENT = Layer(
     (
         "requirements.txt",
         "requirements-torch.txt",
+        "requirements-cluster.txt",
         "requirements-evaluate.txt",
         "requirements-dev.txt",
         "requirements-dev-nodeps.txt",

@@ -14,7 +14,7 @@ _COMMANDS = {
     "serve": "start the backend alone (further arguments go to `tam serve`)",
     "demo": "track the sample video without Label Studio, and write an overlay video",
     "test": "all checks and tests, also those in a browser (further arguments go to pytest)",
-    "test-fast": "all checks and tests but those in a browser (further arguments go to pytest)",
+    "test-fast": "all checks and tests but those in a browser and with Prometheus (further arguments go to pytest)",
     "crash-test": "kill the backend 200 times while annotators work on it, and compare (further arguments go to it)",
     "lint": "style and types alone",
     "fuzz": "10,000 random requests to a server on loopback (further arguments: --requests, --seed)",

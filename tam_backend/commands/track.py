@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tam_backend import __version__
 from tam_backend.commands.track_explain import (
     begin_folder,
     refuse_foreign,
@@ -18,8 +17,8 @@ from tam_backend.commands.track_explain import (
     write_pictures,
     write_tables,
 )
-from tam_backend.commands.track_output import CONFIG, OVERLAY, PICTURES, PREDICTIONS, OutputFolder
-from tam_backend.commands.track_predictions import REGION_TYPES, Naming, label_config, name_objects, task_chunks
+from tam_backend.commands.track_output import OVERLAY, PICTURES, OutputFolder
+from tam_backend.commands.track_predictions import REGION_TYPES, Naming, name_objects
 from tam_backend.commands.track_progress import Interruption, progress
 from tam_backend.commands.track_prompts import collect_prompts, parse_click, parse_label, parse_mask
 from tam_backend.commands.track_work import Work
@@ -27,7 +26,6 @@ from tam_backend.drawing import draw_objects
 from tam_backend.engines import load_engine
 from tam_backend.errors import BadInput, MediaError
 from tam_backend.settings import Settings
-from tam_backend.tracking.filestore import write_atomically
 from tam_backend.tracking.tracker import Tracker
 from tam_backend.video import open_source
 from tam_backend.video.images import ImageReader
@@ -258,16 +256,6 @@ def _write_explanation(out: Path, video: Source, work: Work) -> None:
 
 def _write_task(args: argparse.Namespace, naming: Naming, work: Work, engine: str) -> None:
     """``predictions.json`` and ``label_config.xml``."""
-    if not work.finished:
-        return
-    frames = work.tracker.frames
-    folder = args.pictures_url or f"/data/local-files/?d={quote(args.out.resolve().name)}/{PICTURES}"
-    data = {
-        "video": args.video.name,
-        "frames": [f"{folder.rstrip('/')}/{frame:05d}.jpg" for frame in frames],
-        "clip": f"frames {frames.start} to {frames[-1]} of {args.video.name}",
-    }
-    version = f"tam-{__version__}-{engine}"
-    chunks = task_chunks(data, naming, frames, work.masks(), work.reviews(), engine, version)
-    write_atomically(args.out / PREDICTIONS, (chunk.encode() for chunk in chunks))
-    write_atomically(args.out / CONFIG, label_config(naming).encode())
+    if work.finished:
+        pictures = args.pictures_url or f"/data/local-files/?d={quote(args.out.resolve().name)}/{PICTURES}"
+        work.write_task(args.video.name, pictures, naming, engine)

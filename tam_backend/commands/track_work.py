@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tam_backend.commands.track_output import OutputFolder
+from tam_backend import __version__
+from tam_backend.commands.track_output import CONFIG, PREDICTIONS, OutputFolder
+from tam_backend.commands.track_predictions import Naming, label_config, task_chunks
 from tam_backend.commands.track_progress import Interruption, progress
 from tam_backend.commands.track_prompts import ObjectPrompts
 from tam_backend.errors import MediaError
 from tam_backend.prompts import FramePrompts
 from tam_backend.quality import Review, review
+from tam_backend.tracking.filestore import write_atomically
 from tam_backend.tracking.objects import IdMap, ObjectsFrame, track_objects
 from tam_backend.tracking.refinement import Decision
 from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
@@ -154,6 +157,19 @@ class Work:
         """The finished frames, in order, as they were written."""
         for frame in self.finished:
             yield frame, self.out.read_ids(frame), self.qualities[frame]
+
+    def write_task(self, video: str, pictures: str, naming: Naming, engine: str) -> None:
+        """``predictions.json`` and ``label_config.xml``. video: its name. pictures: address of the folder of frames."""
+        frames = self.tracker.frames
+        data = {
+            "video": video,
+            "frames": [f"{pictures.rstrip('/')}/{frame:05d}.jpg" for frame in frames],
+            "clip": f"frames {frames.start} to {frames[-1]} of {video}",
+        }
+        version = f"tam-{__version__}-{engine}"
+        chunks = task_chunks(data, naming, frames, self.masks(), self.reviews(), engine, version)
+        write_atomically(self.out.path / PREDICTIONS, (chunk.encode() for chunk in chunks))
+        write_atomically(self.out.path / CONFIG, label_config(naming).encode())
 
     def reviews(self) -> dict[int, Review]:
         """What the figures say of each object, as far as it is finished."""

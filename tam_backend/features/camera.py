@@ -56,9 +56,9 @@ class CameraMotion:
         """HxW float32: how fast the pixels of HxWx2 flow move relative to the camera, in units of ``noise``."""
         rest = self.flow(*flow.shape[:2])
         np.subtract(flow, rest, out=rest)
-        speed = cv2.magnitude(*cv2.split(rest))
+        speed = np.asarray(cv2.magnitude(*cv2.split(rest)), np.float32)
         speed *= np.float32(1 / self.noise)
-        return np.asarray(speed, np.float32)
+        return speed
 
     @staticmethod
     def fit(flow: npt.NDArray[np.floating[Any]], rounds: int = 12) -> CameraMotion:

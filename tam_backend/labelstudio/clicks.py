@@ -20,6 +20,8 @@ from tam_backend.labelstudio.objects import TaskObject, TaskObjects
 from tam_backend.labelstudio.prompts import PROMPT_TYPES, is_waiting
 from tam_backend.labelstudio.regions import check_regions, echo_prompt
 from tam_backend.labelstudio.requests import Ask, Json, drawn_objects, made_by_hand, newest_work, parse_asks
+from tam_backend.logfacts import log_about
+from tam_backend.metrics import CLICK, Metrics
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.pending import PendingRequests, Ticket, same_draft
@@ -69,7 +71,9 @@ class ClickAnswers:
         answer_seconds: float,
         queue_limit: int,
         model_version: str,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._queue_limit = queue_limit
         self._stopping = False
         self._objects = objects
@@ -108,8 +112,17 @@ class ClickAnswers:
         if not asks:
             raise BadInput("params.context.result has no keypoints or boxes: only those of smart tags can be answered")
         work = work_of(task, number, clip)
-        with self._activity.request(work):
-            return self._answer(asks, context, task, work, clip, config, started)
+        with self._activity.request(work), log_about(project=work.project, task=work.task):
+            return self._told(self._answer(asks, context, task, work, clip, config, started), work, started)
+
+    def _told(self, answer: Json, work: Work, started: float) -> Json:
+        """The answer, counted and noted in the log."""
+        seconds = time.monotonic() - started
+        self._metrics.click_seconds.labels("busy" if "busy" in answer else "answered").observe(seconds)
+        masks = sum("score" in region for region in answer["result"])
+        facts = {"seconds": round(seconds, 3), "masks": masks}
+        log.info("task %s: click answered in %.2f s, %d masks", work.task, seconds, masks, extra={"facts": facts})
+        return answer
 
     def _answer(
         self, asks: list[Ask], context: Json, task: Json, work: Work, clip: Clip, config: LabelConfig, started: float
@@ -400,6 +413,7 @@ class ClickAnswers:
                 self._background.release(track)
                 yield from self._objects.finished(target, tracker)
                 return
+            spent = 0.0
             done: set[int] = set()
             person = ticket.person
             hurried = time.monotonic() + CROWDED_SECONDS
@@ -407,10 +421,15 @@ class ClickAnswers:
             try:
                 while not ticket.overtaken:
                     with self._turns.interactive(person):
+                        began = time.monotonic()
                         step = next(steps, None)
                     if step is None:
                         return
+                    spent += 0.0 if step.reused else time.monotonic() - began
                     if isinstance(step, TrackedFrame):
+                        if spent:
+                            self._metrics.frame_seconds.labels(CLICK).observe(spent)
+                            spent = 0.0
                         done.add(step.frame)
                         self._background.note(track, step.frame)
                         region = self._objects.region(target, step, tracker)

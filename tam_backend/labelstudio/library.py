@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -64,7 +64,7 @@ class VideoLibrary:
 
     cache_bytes: disk space for downloads. Those not used for longest are dropped first, and fetched again when they are
     opened; one that somebody has a reader of is not dropped. local: files of this machine that may be read. limits: of
-    what is opened. first_look: takes the first look at every file.
+    what is opened. first_look: takes the first look at every file. looked_up: see FrameCache.
     """
 
     def __init__(
@@ -78,8 +78,9 @@ class VideoLibrary:
         local: LocalFiles | None = None,
         limits: Limits | None = None,
         first_look: FirstLook | None = None,
+        looked_up: Callable[[str], None] = lambda outcome: None,
     ) -> None:
-        self.frames = FrameCache(frame_bytes)
+        self.frames = FrameCache(frame_bytes, looked_up)
         self._root = root
         self._downloader = downloader
         self._connections = connections

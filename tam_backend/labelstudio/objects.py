@@ -18,6 +18,7 @@ from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
 from tam_backend.sessions.seen import SeenMasks
 from tam_backend.sessions.tracks import Work
+from tam_backend.tracking.executor import Executor
 from tam_backend.tracking.objects import own_pixels
 from tam_backend.tracking.store import BlobStore
 from tam_backend.tracking.tracker import Anchor, TrackedFrame, Tracker
@@ -63,8 +64,15 @@ class TaskObjects:
     """Makes them. Thread-safe."""
 
     def __init__(
-        self, engine: Engine, store: BlobStore, seen: SeenMasks, log: DeliveryLog, inherited: InheritedAnchors
+        self,
+        engine: Engine,
+        store: BlobStore,
+        seen: SeenMasks,
+        log: DeliveryLog,
+        inherited: InheritedAnchors,
+        executor: Executor,
     ) -> None:
+        self._executor = executor
         self._engine = engine
         self._store = store
         self._seen = seen
@@ -73,7 +81,7 @@ class TaskObjects:
 
     def tracker(self, clip: Clip, reader: Reader) -> Tracker:
         """A tracker of the clip's frames that takes anchors from anywhere in the video; the caller closes it."""
-        return Tracker(self._engine, reader, clip.frames, self._store, range(len(reader)))
+        return self._executor.tracker(reader, clip.frames, self._store, range(len(reader)))
 
     def prepare(
         self, ask: Ask, task: Json, clip: Clip, reader: Reader, work: Work, tracker: Tracker, *, remember: bool = True

@@ -10,11 +10,13 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from tam_backend import __version__
+from tam_backend.cluster.sessions import Elsewhere
 from tam_backend.engines import Engine, engine_changed, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.clicks import ClickAnswers
@@ -34,6 +36,9 @@ from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
 from tam_backend.labelstudio.seeds import SEEDS_KEY, seeded_anchors
 from tam_backend.labelstudio.shapes import check_result, check_task, check_work
+from tam_backend.logfacts import log_about
+from tam_backend.machine import describe_machine
+from tam_backend.metrics import Metrics, Reading
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.blobs import DiskStore, LayeredStore
 from tam_backend.sessions.database import FILE, Database
@@ -51,6 +56,7 @@ from tam_backend.sessions.shared import Shared
 from tam_backend.sessions.tracks import Track, TrackTable, Work
 from tam_backend.sessions.turns import DeviceTurns
 from tam_backend.settings import Settings
+from tam_backend.tracking.executor import Executor, Here
 from tam_backend.tracking.store import MemoryStore
 from tam_backend.video.container import Limits
 from tam_backend.video.firstlook import FirstLook
@@ -75,9 +81,16 @@ class Service:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
         _check_writable(settings.data_dir)
+<<<<<<< HEAD
         self.engine = engine or load_engine(settings.engine, settings)
         secret = load_secret(settings.data_dir)
         self.links = FrameLinks(secret, settings.frame_link_days)
+=======
+        self.metrics = Metrics()
+        engine = engine or load_engine(settings.engine, settings)
+        self.engine = replace(engine, decided=self.metrics.decided)
+        self.links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
+>>>>>>> w11
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
         limit = settings.memory_mb * 1_000_000 or default_limit()
@@ -92,16 +105,18 @@ class Service:
                 max_seconds=settings.max_video_minutes * 60.0,
             ),
             first_look=FirstLook(settings.first_look_seconds, settings.first_look_mb * 1_000_000),
+            looked_up=self.metrics.lookup("frames"),
         )  # fmt: skip
         self._clips = ClipFiller(self.library, self.links, settings.clip_length, settings.data_dir / "splits")
         self._database = Database(settings.data_dir / FILE)
         self._memory = MemoryStore(min(settings.result_cache_mb * 1_000_000, round(_RESULTS_SHARE * limit)))
         self._disk = DiskStore(self._database, settings.state_mb * 1_000_000)
-        store = LayeredStore(self._memory, self._disk)
+        store = self._store = LayeredStore(self._memory, self._disk, self.metrics.lookup("masks"))
         self._tracks = tracks = TrackTable(self._database)
         log_of_deliveries = DeliveryLog(self._database)
         inherited = InheritedAnchors(self._database, store)
-        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited)
+        self._executor, places = _executor(settings, self.engine)
+        objects = TaskObjects(self.engine, store, SeenMasks(store), log_of_deliveries, inherited, self._executor)
         self._activity = activity = Activity()
         self._deliveries = Deliveries(
             objects, self.library, self._clips, self.connections, activity, PostedPredictions(self._database), tracks,
@@ -111,17 +126,23 @@ class Service:
             OutcomeTable(self._database), log_of_deliveries, self.connections,
             f"{self.engine.name} {self.engine.version}",
         )  # fmt: skip
-        turns = DeviceTurns(places=_places(self.engine))
+        turns = DeviceTurns(places, self.metrics.turn_seconds.observe)
         self.jobs = BackgroundJobs(
+<<<<<<< HEAD
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
         )
         self.desk = RemovalDesk(self.library, self._clips, self.connections, settings, secret)
         self.removals = Removals(settings.data_dir / FOLDER, turns, self.desk.begin, works=self.jobs.works)
+=======
+            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish,
+            self.metrics, self._executor,
+        )  # fmt: skip
+>>>>>>> w11
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
         self._clicks = ClickAnswers(
             objects, self.library, self._clips, self.connections, turns, self.jobs, activity, tracks,
-            log_of_deliveries, settings.answer_seconds, settings.queue_limit, self.model_version,
+            log_of_deliveries, settings.answer_seconds, settings.queue_limit, self.model_version, self.metrics,
         )  # fmt: skip
         # Finished masks last: each that a click needs would have to be read from disk again.
         forget = (*self.engine.forget, self.library.frames.clear, lambda: self._memory.shrink(0))
@@ -134,6 +155,12 @@ class Service:
         self._bases: set[str] = set()
         self._renewal = LinkRenewal(self._clips, self.links, self.connections, settings)
         self._started = time.monotonic()
+        self._stopping = False
+        self._machine = describe_machine(self.engine)
+        self.metrics.about.info(
+            {"version": __version__, "engine": self.engine.name, "engine_version": self.engine.version}
+        )
+        self.metrics.watch(self._readings(turns))
 
     @property
     def model_version(self) -> str:
@@ -141,6 +168,7 @@ class Service:
 
     def drain(self, seconds: float) -> bool:
         """Have the clicks under way answered with what is finished. Returns whether all were within ``seconds``."""
+        self._stopping = True
         self._clicks.stop()
         until = time.monotonic() + seconds
         while self._clicks.running and time.monotonic() < until:
@@ -154,6 +182,7 @@ class Service:
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.removals.close(timeout)
         self.jobs.close(timeout)
+        self._executor.close()
         self._database.close()
 
     def views(self) -> list[JobView]:
@@ -184,7 +213,41 @@ class Service:
             "memory_bytes": resident_bytes(),
             "memory_limit_bytes": self._watch.limit,
             "outcomes": self._outcomes.sums(),
+            "obstacles": self.obstacles(),
+            **self._machine,
         }
+
+    def obstacles(self) -> list[str]:
+        """Why this server should get no work now, in words; empty if it should. Waits for nothing."""
+        found = []
+        if self._stopping:
+            found.append("it is stopping")
+        if why := self._store.failing or self.jobs.failing:
+            found.append(f"finished masks cannot be stored on disk ({why})")
+        if not self.jobs.computing:
+            found.append("background work has stopped: see the log")
+        return found
+
+    def _readings(self, turns: DeviceTurns) -> list[Reading]:
+        """What /metrics looks up. None of it waits: that page must be quick, above all when nothing else is."""
+        return [
+            Reading("tam_ready", "Whether the server should get work", lambda: not self.obstacles()),
+            Reading("tam_uptime_seconds", "Since the server started", lambda: time.monotonic() - self._started),
+            Reading("tam_clicks_open", "Clicks that are being answered", lambda: self._clicks.running),
+            Reading("tam_turns_waiting", "Clicks that wait for their turn on the device", lambda: turns.waiting),
+            Reading("tam_jobs", "Unfinished background jobs", self.jobs.count, "state"),
+            Reading("tam_tasks_getting_frames", "Uploads that get frames", lambda: len(self._filling)),
+            Reading(
+                "tam_cache_bytes", "What caches hold, in memory or on disk",
+                lambda: {
+                    "masks": self._memory.nbytes, "masks_on_disk": self._disk.nbytes,
+                    "frames": self.library.frames.bytes,
+                },
+                "cache",
+            ),
+            Reading("tam_memory_bytes", "What the process takes of the machine's memory", resident_bytes),
+            Reading("tam_memory_limit_bytes", "What it may take (TAM_MEMORY_MB)", lambda: self._watch.limit),
+        ]  # fmt: skip
 
     def setup(self, schema: str, hostname: str | None, token: str | None, base: str = "") -> Json:
         """A project connects, or its page is opened. base: address of this server as browsers reach it.
@@ -253,7 +316,11 @@ class Service:
             asked, given = tasks[0], context
 
             def answered() -> Json:
-                return self._clicks.answer(asked, given, config, project or "", started)
+                try:
+                    return self._clicks.answer(asked, given, config, project or "", started)
+                except Exception:
+                    self.metrics.click_seconds.labels("failed").observe(time.monotonic() - started)
+                    raise
 
             # The very same request twice at once: one computation, and the same answer to both.
             answer = self._same_clicks.get(json.dumps([asked, given, label_config, project]), answered)
@@ -409,18 +476,30 @@ class Service:
     def _fill_now(
         self, key: tuple[str, int], project: int, config: LabelConfig, connection: Connection, base: str
     ) -> None:
-        try:
-            self._clips.fill(key[1], project, config, connection, base)
-            self._start_seeds(key[1], project, config, connection)
-        except TamError as e:
-            log.warning("task %s: %s", key[1], e)
-            raise
-        except Exception:
-            log.exception("task %s: could not get its frames", key[1])
-            raise
-        finally:
-            with self._filling_lock:
-                self._filling.pop(key, None)
+        with log_about(project=project, task=key[1]):
+            try:
+                self._clips.fill(key[1], project, config, connection, base)
+                self._start_seeds(key[1], project, config, connection)
+            except TamError as e:
+                log.warning("task %s: %s", key[1], e)
+                raise
+            except Exception:
+                log.exception("task %s: could not get its frames", key[1])
+                raise
+            finally:
+                with self._filling_lock:
+                    self._filling.pop(key, None)
+
+
+def _executor(settings: Settings, engine: Engine) -> tuple[Executor, int]:
+    """Who computes, and how much at once."""
+    if not settings.cluster:
+        return Here(engine), _places(engine)
+    from tam_backend.cluster.on_ray import session_workers  # Ray is needed only here
+
+    workers, count = session_workers(settings, engine)
+    log.info("%d workers of the Ray cluster at %s compute", count, settings.cluster)
+    return Elsewhere(engine, workers), count
 
 
 def _places(engine: Engine) -> int:

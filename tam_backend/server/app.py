@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,11 @@ from werkzeug.exceptions import HTTPException
 
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.service import Service
+from tam_backend.logfacts import log_about
 from tam_backend.server.auth import Guard
 from tam_backend.server.bodies import json_body
 from tam_backend.server.frames import FrameServer, frames_blueprint
+from tam_backend.server.metrics import count_requests, metrics_blueprint
 from tam_backend.server.openapi import openapi_blueprint
 from tam_backend.server.removals import removals_blueprint
 from tam_backend.server.status import status_blueprint
@@ -46,12 +49,14 @@ def create_app(
     app.url_map.merge_slashes = False  # an address is right or not found; nobody is sent on
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_mb * 1_000_000
     app.extensions["tam"] = service
+    count_requests(app, service.metrics)
     Guard(app, settings)
-    frames = FrameServer(service.library, settings, progress)
+    frames = FrameServer(service.library, settings, progress, service.metrics.lookup("pictures"))
     app.register_blueprint(frames_blueprint(frames, service.library, service.links))
     app.register_blueprint(openapi_blueprint())
     app.register_blueprint(removals_blueprint(service.desk, service.removals))
     app.register_blueprint(status_blueprint(lambda: service.status(), progress))
+    app.register_blueprint(metrics_blueprint(service.metrics))
 
     def base_url() -> str:
         return settings.public_url or request.root_url.rstrip("/")
@@ -60,7 +65,15 @@ def create_app(
     @app.get("/health")
     def health() -> Response:
         engine = service.engine
-        return jsonify(status="UP", model_class=model_class.__name__, engine=engine.name, engine_version=engine.version)
+        return jsonify(
+            status="UP", model_class=model_class.__name__, engine=engine.name, engine_version=engine.version,
+            ready=not service.obstacles(),
+        )  # fmt: skip
+
+    @app.get("/health/ready")
+    def ready() -> tuple[Response, int]:
+        obstacles = service.obstacles()
+        return jsonify(ready=not obstacles, obstacles=obstacles), 503 if obstacles else 200
 
     @app.post("/setup")
     def setup() -> Response:
@@ -78,7 +91,8 @@ def create_app(
             log.warning("%s", error)
             return jsonify(error=error), 503, {"Retry-After": "5"}
         try:
-            return _predicted()
+            with log_about(request=secrets.token_hex(4)):
+                return _predicted()
         finally:
             doors.release()
 

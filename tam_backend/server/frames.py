@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import diskcache
@@ -64,10 +65,18 @@ def mark_of(progress: ClipProgress, frame: int) -> Mark | None:
 class FrameServer:
     """Frames as JPEG bytes. Thread-safe. The cache on disk stays within its bound; the oldest frames go first.
 
-    progress: who knows about work in the background, for the mark.
+    progress: who knows about work in the background, for the mark. looked_up: told of each lookup in the cache: disk or
+    miss.
     """
 
-    def __init__(self, library: VideoLibrary, settings: Settings, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        library: VideoLibrary,
+        settings: Settings,
+        progress: Progress | None = None,
+        looked_up: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        self._looked_up = looked_up
         self._library = library
         self._settings = settings
         self._progress = progress
@@ -108,6 +117,7 @@ class FrameServer:
     def _plain(self, video: str, index: int) -> bytes | None:
         key = f"{video}/{index}/{self._look}"
         cached = self._kept(key)
+        self._looked_up("miss" if cached is None else "disk")
         if cached is not None:
             return cached
         reader = self._library.shared(video)

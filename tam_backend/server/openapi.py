@@ -80,8 +80,12 @@ _SCHEMAS: Json = {
     "Work": _WORK,
     "Task": _TASK,
     "Health": _object(
-        {"status": {"const": "UP"}, "model_class": _TEXT, "engine": _TEXT, "engine_version": _TEXT},
+        {
+            "status": {"const": "UP"}, "model_class": _TEXT, "engine": _TEXT, "engine_version": _TEXT,
+            "ready": {"type": "boolean", "description": "whether it should get work"},
+        },
     ),
+    "Ready": _object({"ready": {"type": "boolean"}, "obstacles": _list(_TEXT)}),
     "Setup": _object(
         {"schema": _TEXT | {"minLength": 1, "description": "the labeling configuration, XML"}},
         {"project": _TEXT, "hostname": _TEXT_OR_NOTHING, "access_token": _TEXT_OR_NOTHING},
@@ -137,7 +141,8 @@ _SCHEMAS: Json = {
         {
             "status": {"const": "UP"}, "version": _TEXT, "engine": _TEXT, "model_version": _TEXT,
             "uptime_seconds": {"type": "number"}, "tracking_requests": _COUNT, "background_jobs": _COUNT,
-            "tasks_getting_frames": _list(_OBJECT), "jobs": _list(_OBJECT),
+            "tasks_getting_frames": _list(_OBJECT), "jobs": _list(_OBJECT), "obstacles": _list(_TEXT),
+            "devices": _list(_TEXT), "versions": _OBJECT,
         }
     ),
 }  # fmt: skip
@@ -174,6 +179,8 @@ def describe(base: str = ".") -> Json:
     versions = _operation("the version of the model", {"application/json": {"schema": free}})
     anything: Json = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
     health = _operation("whether the server is up", _content("Health"))
+    ready = _operation("whether the server should get work", _content("Ready"))
+    ready["responses"]["503"] = {"description": "it should not, and why", "content": _content("Ready")}
     status = _content("Status")
     frame = _operation("one frame of a video", {"image/jpeg": {"schema": _TEXT}}, errors="404 405")
     frame["responses"] |= {
@@ -192,6 +199,7 @@ def describe(base: str = ".") -> Json:
         "paths": {
             "/": {"get": health},
             "/health": {"get": health},
+            "/health/ready": {"get": ready},
             "/setup": {"post": _operation("a project connects", {"application/json": {"schema": _OBJECT}}, "Setup")},
             "/predict": {
                 "post": _operation(
@@ -202,6 +210,7 @@ def describe(base: str = ".") -> Json:
             "/versions": {"get": versions, "post": versions | anything},
             "/status": {"get": _operation("work in the background", {"text/html": {"schema": _TEXT}} | status)},
             "/status.json": {"get": _operation("the same", status)},
+<<<<<<< HEAD
             "/removals": {"post": asked},
             "/removals/{number}": {
                 "get": _operation("how far a removal is", _content("Removal")) | removal,
@@ -210,6 +219,9 @@ def describe(base: str = ".") -> Json:
             "/removals/{number}/video.mp4": {
                 "get": _operation("the finished video", {"video/mp4": {"schema": _TEXT}}) | removal
             },
+=======
+            "/metrics": {"get": _operation("figures for Prometheus", {"text/plain": {"schema": _TEXT}})},
+>>>>>>> w11
             "/openapi.json": {"get": _operation("this description", {"application/json": {"schema": _OBJECT}})},
             "/frames/{video}/{index}.jpg": {
                 "servers": [{"url": "/"}],

@@ -163,6 +163,8 @@ def _page(facts: Json, views: Sequence[JobView], now: float) -> Json:
         "facts": facts,
         "uptime": duration(facts["uptime_seconds"]),
         "megabytes": round(facts["result_cache_bytes"] / 1_000_000),
+        "memory": f"{facts['memory_bytes'] / 1e9:.1f} of {facts['memory_limit_bytes'] / 1e9:.1f} GB",
+        "obstacles": facts["obstacles"],
         "seconds": BUSY_SECONDS if busy else IDLE_SECONDS,
     }
 

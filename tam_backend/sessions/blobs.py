@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from tam_backend.sessions.database import Database
 from tam_backend.tracking.keys import video_of
@@ -103,25 +104,38 @@ class LayeredStore:
     When the disk cannot be written (full, read-only), work goes on in memory: a click must be answered. What memory
     still has when the disk can be written again goes there then. Each kind of failure is logged once until a write
     succeeds again.
+
+    looked_up: told of each lookup where the blob was found: memory, disk or miss.
     """
 
-    def __init__(self, memory: BlobStore, disk: BlobStore) -> None:
+    def __init__(
+        self, memory: BlobStore, disk: BlobStore, looked_up: Callable[[str], None] = lambda outcome: None
+    ) -> None:
         self._memory = memory
         self._disk = disk
+        self._looked_up = looked_up
         self._failing = ""
         self._owed: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._later: threading.Timer | None = None
 
+    @property
+    def failing(self) -> str:
+        """Why the disk cannot be used now, "" if it can."""
+        return self._failing
+
     def get(self, key: str) -> bytes | None:
         blob = self._memory.get(key)
-        if blob is None:
-            try:
-                blob = self._disk.get(key)
-            except sqlite3.Error as e:
-                self._tell(e)
-            if blob is not None:
-                self._memory.put(key, blob)
+        if blob is not None:
+            self._looked_up("memory")
+            return blob
+        try:
+            blob = self._disk.get(key)
+        except sqlite3.Error as e:
+            self._tell(e)
+        if blob is not None:
+            self._memory.put(key, blob)
+        self._looked_up("miss" if blob is None else "disk")
         return blob
 
     def put(self, key: str, blob: bytes) -> None:

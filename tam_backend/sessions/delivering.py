@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tam_backend.errors import TamError, Unreachable
+from tam_backend.logfacts import log_about
 from tam_backend.sessions.calls import DelayedCalls
 from tam_backend.sessions.job import Destination, FollowPlan, Job, Obsolete
 from tam_backend.sessions.progress import JobState
@@ -101,6 +102,10 @@ class Delivering:
         """Returns whether Label Studio could be reached, and our own disk be written: else it is to be tried again."""
         if job.superseded:
             return True
+        with log_about(**job.track.facts):
+            return self._tried(job, what, action)
+
+    def _tried(self, job: Job, what: object, action: Action) -> bool:
         try:
             wait = action()
         except Obsolete as e:

@@ -21,6 +21,8 @@ from typing import Any
 
 from tam_backend.engines import Engine
 from tam_backend.errors import TamError
+from tam_backend.logfacts import log_about
+from tam_backend.metrics import BACKGROUND, FINISHING, Metrics
 from tam_backend.quality import review
 from tam_backend.sessions.delivering import Delivering
 from tam_backend.sessions.job import Destination, FollowPlan, Job
@@ -28,6 +30,7 @@ from tam_backend.sessions.owner import own
 from tam_backend.sessions.progress import ClipProgress, JobState, JobView, ranges_of
 from tam_backend.sessions.tracks import Track, TrackTable, Work, view_of
 from tam_backend.sessions.turns import DeviceTurns
+from tam_backend.tracking.executor import Executor, Here
 from tam_backend.tracking.store import BlobStore
 from tam_backend.tracking.tracker import Step, TrackedFrame, Tracker
 from tam_backend.video.base import Reader
@@ -64,7 +67,8 @@ class BackgroundJobs:
     """The jobs of one data directory. Thread-safe.
 
     lock: file that says which process computes, when several use one data directory; the others only leave jobs.
-    finish: whether jobs end with a finishing pass, when no other work waits.
+    finish: whether jobs end with a finishing pass, when no other work waits. metrics: counts what is done.
+    executor: computes; None: this process.
     """
 
     def __init__(
@@ -76,7 +80,11 @@ class BackgroundJobs:
         destination: Destination,
         lock: Path,
         finish: bool = False,
+        metrics: Metrics | None = None,
+        executor: Executor | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        self._executor = executor or Here(engine)
         self._engine = engine
         self._store = store
         self._table = table
@@ -102,6 +110,7 @@ class BackgroundJobs:
         for number in table.unfinished():
             if track := table.get(number):
                 self._adopt(track)
+        self._metrics.jobs_resumed.inc(sum(not j.superseded for j in self._jobs.values()))
         self._thread = threading.Thread(target=self._compute, name="tracking", daemon=True)
         self._thread.start()
 
@@ -199,6 +208,24 @@ class BackgroundJobs:
         with self._condition:
             return sum(j.track.state in (JobState.WAITING, JobState.RUNNING) for j in self._jobs.values())
 
+    def count(self) -> dict[str, int]:
+        """How many unfinished jobs there are in each state. Waits for nobody: a disk that hangs holds the lock, too."""
+        counts = dict.fromkeys((JobState.WAITING, JobState.RUNNING, JobState.DELIVERING), 0)
+        for job in tuple(self._jobs.values()):
+            if not job.superseded and job.track.state in counts:
+                counts[job.track.state] += 1
+        return {str(state): number for state, number in counts.items()}
+
+    @property
+    def computing(self) -> bool:
+        """Whether jobs that are left here are computed: by this process, or by the one that has the directory."""
+        return self._owner is None or (self._thread is not None and self._thread.is_alive())
+
+    @property
+    def failing(self) -> str:
+        """Why jobs cannot be stored now, "" if they can."""
+        return self._failing
+
     # ---- computing
 
     def _adopt(self, track: Track) -> None:
@@ -226,7 +253,8 @@ class BackgroundJobs:
                     if job is None:
                         return
                     try:
-                        self._advance(job)
+                        with log_about(**job.track.facts):
+                            self._advance(job)
                     except TamError as e:
                         self.end(job, JobState.FAILED, str(e))
                     except Exception:
@@ -331,6 +359,8 @@ class BackgroundJobs:
                     self.change(job, attempts=0)
             if isinstance(step, TrackedFrame):
                 if opened.spent:
+                    work = FINISHING if job.finishing else BACKGROUND
+                    self._metrics.frame_seconds.labels(work).observe(opened.spent)
                     last = job.seconds_per_frame
                     job.seconds_per_frame = opened.spent if last is None else 0.9 * last + 0.1 * opened.spent
                     opened.spent = 0.0
@@ -356,7 +386,7 @@ class BackgroundJobs:
             track = job.track
             reader = self._destination.open(track.video)
             try:
-                tracker = Tracker(self._engine, reader, track.frames, self._store, range(len(reader)))
+                tracker = self._executor.tracker(reader, track.frames, self._store, range(len(reader)))
             except BaseException:
                 reader.close()
                 raise
@@ -432,10 +462,14 @@ class BackgroundJobs:
             if job.superseded:
                 return
             self.change(job, state=state, error=why, done=len(job.finished))
+            self._metrics.jobs_ended.labels(str(state)).inc()
             job.superseded = True
             self._condition.notify_all()
-        if state is not JobState.DONE:
-            log.warning("task %s, %s: %s: %s", job.track.work.task, job.track.label, state, why)
+        with log_about(**job.track.facts):
+            if state is not JobState.DONE:
+                log.warning("task %s, %s: %s: %s", job.track.work.task, job.track.label, state, why)
+            else:
+                log.info("task %s, %s: done, %d frames", job.track.work.task, job.track.label, job.track.total)
 
     def _view(self, job: Job) -> JobView:
         left = job.track.total - len(job.finished)

@@ -73,6 +73,11 @@ class Track:
         return len(self.frames)
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What lines of the log about it say. session: the id under which /status has it."""
+        return {"project": self.work.project, "task": self.work.task, "label": self.label, "session": self.id}
+
+    @property
     def own_anchors(self) -> dict[int, Anchor]:
         """Those on frames of the task itself."""
         return {f: a for f, a in self.anchors.items() if f in self.frames}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,10 +26,11 @@ class DeviceTurns:
 
     Requests take turns frame by frame: of the people who wait, the one whose last turn was longest ago, so that all get
     their nearest frames soon, whoever asks for much. Background work gets a turn only while no request is open, so a
-    request waits for at most the frame that has begun.
+    request waits for at most the frame that has begun. waited: told of the seconds that a request waited for a turn.
     """
 
-    def __init__(self, places: int = 1) -> None:
+    def __init__(self, places: int = 1, waited: Callable[[float], None] = lambda seconds: None) -> None:
+        self._waited = waited
         self._condition = threading.Condition()
         self._free = places
         self._requests = 0
@@ -53,6 +54,7 @@ class DeviceTurns:
     def interactive(self, person: Hashable = None) -> Iterator[None]:
         """One turn for a request of a person."""
         me = _Waiting(person)
+        asked = time.monotonic()
         with self._condition:
             self._queue.append(me)
             try:
@@ -65,10 +67,16 @@ class DeviceTurns:
             finally:
                 self._queue.remove(me)
                 self._condition.notify_all()  # there may be a place for the next, too
+        self._waited(time.monotonic() - asked)
         try:
             yield
         finally:
             self._done()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn just now."""
+        return len(self._queue)
 
     @property
     def crowded(self) -> bool:

@@ -110,7 +110,7 @@ class Tracker:
         self.frames = frames
         self._store = store
         self._readers = {+1: video, -1: video.clone()}
-        self._journal = Journal(store, engine_id)
+        self._journal = Journal(store, engine_id, engine.decided)
         self._propagator = _prepared(engine, self._journal)
 
     @property

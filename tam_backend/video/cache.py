@@ -12,7 +12,7 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -37,11 +37,12 @@ class FrameCache:
     """The decoded frames used last, at most `budget` bytes of them, of any number of readers. Thread-safe.
 
     Frames stay as they were decoded, mostly YUV 4:2:0, which takes half the bytes of RGB. What one reader of a video
-    has decoded, the others need not.
+    has decoded, the others need not. looked_up: told of each lookup where the frame was found: memory or miss.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, looked_up: Callable[[str], None] = lambda outcome: None) -> None:
         self._budget = budget
+        self._looked_up = looked_up
         self._bytes = 0
         self._frames: OrderedDict[tuple[str, int], VideoFrame] = OrderedDict()
         self._lock = threading.Lock()
@@ -56,7 +57,8 @@ class FrameCache:
             frame = self._frames.get((video, index))
             if frame is not None:
                 self._frames.move_to_end((video, index))
-            return frame
+        self._looked_up("miss" if frame is None else "memory")
+        return frame
 
     def put(self, video: str, index: int, frame: VideoFrame) -> None:
         with self._lock:

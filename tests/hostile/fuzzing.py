@@ -214,7 +214,10 @@ def changed_payloads(draw: st.DrawFn, target: Target) -> tuple[str, Any]:
 def requests_of_any_kind(draw: st.DrawFn, target: Target) -> dict[str, Any]:
     """Any method, address, headers and body."""
     prefix = draw(st.sampled_from([target.url, target.url, target.origin]))
-    known = ["/", "/health", "/setup", "/predict", "/webhook", "/versions", "/status", "/status.json", "/openapi.json"]
+    known = [
+        "/", "/health", "/health/ready", "/setup", "/predict", "/webhook", "/versions", "/status", "/status.json",
+        "/metrics", "/openapi.json",
+    ]  # fmt: skip
     video, signature = target.frames[0].split("/frames/")[1].split("/0.jpg?")
     part = st.text(st.characters(codec="utf-8", exclude_characters="?#"), max_size=20)
     frame = st.builds(

@@ -178,7 +178,7 @@ def test_what_people_wrote_is_shown_and_not_run(site):
 def test_only_addresses_of_the_web_become_links(site, address):
     site.progress.jobs = [job(1, label_studio=address)]
     page = site.page()
-    assert [a["href"] for a in page.all("a")] == ["status.json"]
+    assert [a["href"] for a in page.all("a")] == ["status.json", "metrics"]
     assert "task 41 of project 3" in page.text
 
 

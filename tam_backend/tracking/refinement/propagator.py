@@ -30,11 +30,14 @@ _REST = "refine.rest"
 class Journal:
     """Decisions, in a store beside the frames, named by what they were computed from."""
 
-    def __init__(self, store: BlobStore, engine: str) -> None:
-        """engine: name and version of the engine."""
-        self._store, self._engine = store, engine
+    def __init__(
+        self, store: BlobStore, engine: str, decided: Callable[[Decision], None] = lambda decision: None
+    ) -> None:
+        """engine: name and version of the engine. decided: told of each decision that is written."""
+        self._store, self._engine, self._decided = store, engine, decided
 
     def write(self, video: str, anchors: str, decision: Decision) -> None:
+        self._decided(decision)
         self._store.put(self._key(video, anchors, decision.frame, decision.direction), decision.pack())
 
     def read(self, video: str, anchors: Mapping[int, Mask], frame: int) -> list[Decision]:

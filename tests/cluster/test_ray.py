@@ -1,0 +1,137 @@
+"""A real Ray, of this machine alone: batches and sessions on two workers, of which one is killed in the middle."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tam_backend.labelstudio.config import EXAMPLE
+from tests.fakes import FakeLabelStudio, make_video
+from tests.server.conftest import point
+from tests.server.test_serve import free_port, start
+
+pytestmark = pytest.mark.timeout(240)
+
+FRAMES = 250
+_CLUSTER = """
+import sys
+from tam_backend.cluster.on_ray import connect
+cluster = connect("local", cores=4)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of a cluster that ends with the tests."""
+    command = [sys.executable, "-c", _CLUSTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if re.fullmatch(r"[0-9.]+:\d+\n", line):
+                break
+        yield line.strip()
+        process.stdin.close()
+        process.wait(30)
+
+
+def test_a_killed_workers_video_is_finished_by_the_other(cluster: str, tmp_path: Path):
+    make_video(tmp_path / "long.mp4", FRAMES, 320, 240)
+    make_video(tmp_path / "short.mp4", 8)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    lines = [{"video": f"{name}.mp4", "click": ["0,17,17"]} for name in ("long", "short", "bad")]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    command = [
+        sys.executable, "-m", "tam_backend.cli", "batch", "m.jsonl", "--out", "out", "--engine", "embedded",
+        "--address", cluster, "--workers", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = []
+    victim = 0
+    for line in process.stderr:
+        said.append(line)
+        if not victim and (begun := re.search(r"worker (\d) \(.*process (\d+)\) begins long", line)):
+            worker, number = begun.groups()
+        if not victim and list((tmp_path / "out" / ".unfinished" / "long").glob("*.segment")):
+            victim = int(number)
+            os.kill(victim, signal.SIGKILL)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, said  # because of bad.mp4
+    assert victim, said
+    assert "2 of 3 videos done" in out
+    with (tmp_path / "out" / "report.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert {name: row["state"] for name, row in rows.items()} == {"long": "done", "short": "done", "bad": "failed"}
+    long = rows["long"]
+    first, second = long["workers"].split()
+    assert (first, long["attempts"], long["frames"]) == (worker, "2", str(FRAMES))
+    assert second != first
+    assert 0 < int(long["computed"]) < FRAMES, "what the killed worker had finished is computed again"
+    assert len(list((tmp_path / "out" / "long").glob("*.png"))) == FRAMES
+    assert any("its worker died" in line and "it is tried again" in line for line in said)
+    assert rows["bad"]["attempts"] == "1"
+    [letter] = map(json.loads, (tmp_path / "out" / "dead-letters.jsonl").read_text().splitlines())
+    assert letter["name"] == "bad"
+
+
+def test_a_killed_workers_session_goes_on_with_the_other(cluster: str, tmp_path: Path, label_studio: FakeLabelStudio):
+    """A click on a server whose workers compute: its answer has all masks although its worker is killed."""
+    make_video(label_studio.root / "a.mp4", 80, 320, 240)
+    port = free_port()
+    server = start(port, tmp_path / "data", TAM_CLUSTER=cluster, TAM_CLUSTER_WORKERS="2", TAM_ANSWER_SECONDS="90")
+    url = f"http://127.0.0.1:{port}"
+    said: list[str] = []
+    processes: dict[str, int] = {}
+    killed: list[str] = []
+
+    def listen() -> None:
+        for line in server.stderr:
+            said.append(line)
+            if found := re.search(r"worker (\d): .*process (\d+)", line):
+                processes[found[1]] = int(found[2])
+            elif (found := re.search(r"worker (\d) computes", line)) and not killed:
+                killed.append(found[1])
+                os.kill(processes[found[1]], signal.SIGKILL)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        assert server.stdout.readline().startswith("Track anything is ready"), said
+        setup = {"project": "1.2", "schema": EXAMPLE, "hostname": label_studio.url, "access_token": label_studio.TOKEN}
+        requests.post(f"{url}/setup", json=setup, timeout=10).raise_for_status()
+        task = label_studio.add_task({"video": "/data/upload/1/a.mp4"})
+        request = {"tasks": [task], "project": "1.2", "label_config": EXAMPLE, "params": {"context": None}}
+        requests.post(f"{url}/predict", json=request, timeout=60).raise_for_status()
+        keypoint = point("p1", 0, 0, 0) | {"original_width": 320, "original_height": 240}
+        keypoint["value"] = keypoint["value"] | {"x": 17 / 3.2, "y": 17 / 2.4}
+        click = request | {
+            "tasks": [{**label_studio.tasks[1], "drafts": [], "annotations": []}],
+            "params": {"context": {"result": [keypoint]}},
+        }
+        answer = requests.post(f"{url}/predict", json=click, timeout=120).json()
+        figures = requests.get(f"{url}/metrics", timeout=10).text
+    finally:
+        server.send_signal(signal.SIGTERM)
+        listener.join(60)
+        server.wait(30)
+        server.stdout.close()
+        server.stderr.close()
+    assert len(processes) == 2, said
+    assert any(f"worker {killed[0]}: it died" in line for line in said), said
+    masks = {r["item_index"] for r in answer["results"][0]["result"] if r["type"] == "brushlabels"}
+    assert len(masks) >= 10, answer
+    assert 'tam_frame_seconds_count{work="click"} 80.0' in figures
+    assert server.returncode == 0
+    assert not [line for line in said if "Traceback" in line]
