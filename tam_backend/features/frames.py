@@ -173,7 +173,9 @@ class FrameFeatures:
             back = self.flow(video, target, source)
             geometry = self.geometry(video)
             scale = np.array([geometry.work_width / back.shape[1], geometry.work_height / back.shape[0]], np.float32)
-            return Arrival(self._enlarge(video, back * scale), self._enlarge(video, self.consistency(video, source, target)))
+            return Arrival(
+                self._enlarge(video, back * scale), self._enlarge(video, self.consistency(video, source, target))
+            )
 
         return self.passing.get((video.key, "arrival", source, target), compute)
 

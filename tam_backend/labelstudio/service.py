@@ -81,16 +81,11 @@ class Service:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
         self.settings = settings
         _check_writable(settings.data_dir)
-<<<<<<< HEAD
-        self.engine = engine or load_engine(settings.engine, settings)
-        secret = load_secret(settings.data_dir)
-        self.links = FrameLinks(secret, settings.frame_link_days)
-=======
         self.metrics = Metrics()
         engine = engine or load_engine(settings.engine, settings)
         self.engine = replace(engine, decided=self.metrics.decided)
-        self.links = FrameLinks(load_secret(settings.data_dir), settings.frame_link_days)
->>>>>>> w11
+        secret = load_secret(settings.data_dir)
+        self.links = FrameLinks(secret, settings.frame_link_days)
         self.connections = Connections(settings)
         downloader = Downloader.from_settings(settings)
         limit = settings.memory_mb * 1_000_000 or default_limit()
@@ -128,16 +123,11 @@ class Service:
         )  # fmt: skip
         turns = DeviceTurns(places, self.metrics.turn_seconds.observe)
         self.jobs = BackgroundJobs(
-<<<<<<< HEAD
-            self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish
-        )
-        self.desk = RemovalDesk(self.library, self._clips, self.connections, settings, secret)
-        self.removals = Removals(settings.data_dir / FOLDER, turns, self.desk.begin, works=self.jobs.works)
-=======
             self.engine, store, tracks, turns, self._deliveries, settings.data_dir / LOCK, settings.finish,
             self.metrics, self._executor,
         )  # fmt: skip
->>>>>>> w11
+        self.desk = RemovalDesk(self.library, self._clips, self.connections, settings, secret)
+        self.removals = Removals(settings.data_dir / FOLDER, turns, self.desk.begin, works=self.jobs.works)
         if engine_changed(self.engine, settings.data_dir):  # nobody's masks change without a click of theirs
             self.jobs.drop(lambda track: True, "the engine has changed: click on the object to track it anew")
         self._clicks = ClickAnswers(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 #: A correction is expected to help no farther than this, frames.
 REACH = 128
 #: Quality to expect ``d`` frames from a confirmed frame, before a video has shown its own: START - FALL x log(d).
-#: That counts as much as FIRM frames that were seen (the slope 4 times as much), and no slope is below LEAST_FALL: where
-#: all masks are poor, they would seem to lose nothing with distance, and their frames would be asked for one by one.
+#: That counts as much as FIRM frames that were seen (the slope 4 times as much), and no slope is below LEAST_FALL:
+#: where all masks are poor, they would seem to lose nothing with distance, and frames be asked for one by one.
 START, FALL, FIRM, LEAST_FALL = 0.88, 0.07, 8.0, 0.1
 #: How far the estimate of a single frame is believed; the rest is what is usual at its distance.
 BELIEF = 0.85

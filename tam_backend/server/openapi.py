@@ -210,7 +210,6 @@ def describe(base: str = ".") -> Json:
             "/versions": {"get": versions, "post": versions | anything},
             "/status": {"get": _operation("work in the background", {"text/html": {"schema": _TEXT}} | status)},
             "/status.json": {"get": _operation("the same", status)},
-<<<<<<< HEAD
             "/removals": {"post": asked},
             "/removals/{number}": {
                 "get": _operation("how far a removal is", _content("Removal")) | removal,
@@ -219,9 +218,7 @@ def describe(base: str = ".") -> Json:
             "/removals/{number}/video.mp4": {
                 "get": _operation("the finished video", {"video/mp4": {"schema": _TEXT}}) | removal
             },
-=======
             "/metrics": {"get": _operation("figures for Prometheus", {"text/plain": {"schema": _TEXT}})},
->>>>>>> w11
             "/openapi.json": {"get": _operation("this description", {"application/json": {"schema": _OBJECT}})},
             "/frames/{video}/{index}.jpg": {
                 "servers": [{"url": "/"}],
