@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -56,7 +55,9 @@ class CameraMotion:
         """HxW float32: how fast the pixels of HxWx2 flow move relative to the camera, in units of ``noise``."""
         rest = self.flow(*flow.shape[:2])
         np.subtract(flow, rest, out=rest)
-        speed = np.asarray(cv2.magnitude(*cv2.split(rest)), np.float32)
+        rest *= rest
+        speed = rest[..., 0] + rest[..., 1]
+        np.sqrt(speed, out=speed)  # not cv2.magnitude: its last digit depends on where in memory the numbers are
         speed *= np.float32(1 / self.noise)
         return speed
 

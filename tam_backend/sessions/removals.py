@@ -162,6 +162,8 @@ class Removals:
             except Exception:
                 log.exception("task %s: taking out %s failed", removal.task, removal.label)
                 self._change(removal, state=JobState.FAILED, error="it failed; the backend's log says why")
+            if self._read(removal.id) is None:  # dropped meanwhile, and perhaps something was written after that
+                shutil.rmtree(self._folder / removal.id, ignore_errors=True)
             self._tidy()
 
     def _next(self) -> Removal | None:

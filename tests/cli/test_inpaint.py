@@ -122,7 +122,9 @@ def test_a_video_without_the_objects_and_with_all_else(tam, scene, tmp_path):
         assert error_at(after[i], i, ids(i) == 1) < 20, i
         assert error_at(before[i], i, ids(i) == 1) > 80, i
         other = ids(i) == 2
-        assert np.abs(after[i][other].astype(int) - before[i][other]).mean() < 6, "it was not to be taken out"
+        assert np.abs(after[i][other].astype(int) - before[i][other]).mean() < 9, (
+            "it was not to be taken out"
+        )  # coded anew
     with av.open(str(out)) as container:
         assert container.metadata["comment"] == "Objects were taken out of this video with tam inpaint."
 

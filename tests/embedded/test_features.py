@@ -234,7 +234,8 @@ class TestShared:
         assert 0 < features.store.nbytes <= 600_000
         assert 0 < features.passing.nbytes <= 1_000_000
 
-    def test_what_the_next_frame_needs_can_be_made_ready_ahead(self):
+    def test_what_the_next_frame_needs_can_be_made_ready_ahead(self, monkeypatch):
+        monkeypatch.setattr(cv2, "getNumThreads", lambda: 2)
         reader, _ = scene(120, 160, 4, [Disc(lambda t: (40 + 3 * t, 60), 15, RED)])
         features = FrameFeatures()
         features.prepare(reader, 0, 1)
@@ -248,14 +249,17 @@ class TestShared:
         assert np.array_equal(features.arrival(reader, 0, 1).back, fresh.arrival(reader, 0, 1).back)
 
     @pytest.mark.parametrize("target", [-1, 3])
-    def test_nothing_is_made_ready_beyond_the_ends(self, target):
+    def test_nothing_is_made_ready_beyond_the_ends(self, target, monkeypatch):
+        monkeypatch.setattr(cv2, "getNumThreads", lambda: 2)
         reader, _ = scene(64, 80, 3, [Disc(lambda t: (40 + t, 30), 10, RED)])
         features = FrameFeatures()
         features.prepare(reader, max(0, target - 1), target)
         features._ahead.shutdown(wait=True)
         assert reader.reads == []
 
-    def test_a_frame_that_cannot_be_read_fails_for_who_asks_for_it(self):
+    def test_a_frame_that_cannot_be_read_fails_for_who_asks_for_it(self, monkeypatch):
+        monkeypatch.setattr(cv2, "getNumThreads", lambda: 2)
+
         class Damaged(ArrayReader):
             def __getitem__(self, index):
                 if index == 2:
