@@ -127,7 +127,6 @@ class EmbeddedPropagation:
 
     def step(self, frame: int, review: Review | None = None) -> Propagated:
         previous = self._last
-        self._features.prepare(self._video, frame, 2 * frame - previous)
         result = self._look_for(frame) if self._crossing else self._advance(frame)
         return result if review is None else self._reviewed(result, review, previous)
 
@@ -146,8 +145,7 @@ class EmbeddedPropagation:
         self._soft = self._before.copy()
         if self._colours is not None:
             bins = self._features.bins(self._video, frame)
-            whole = slice(None), slice(None)
-            found = find_in_shot(self._colour(whole), bins, self._appearance, self._sighting.area)
+            found = find_in_shot(self._colours.log_odds(bins), bins, self._appearance, self._sighting.area)
             if found is None:
                 self._sighting.gone += 1
             else:
@@ -187,6 +185,7 @@ class EmbeddedPropagation:
         self._before, self._soft = self._soft, np.zeros(self._geometry.work_shape, np.uint8)
         if self._colours is None:
             return self._assessed(previous, frame)
+        self._features.prepare(self._video, frame, 2 * frame - previous)
         speed = self._features.speed(self._video, frame)
         assert speed is not None  # there is a neighbour: the frame the step came from
         part, colour = self._follow(previous, speed)
