@@ -46,6 +46,11 @@ class Engine:
     forget: tuple[Callable[[], None], ...] = ()
     decided: Callable[[Decision], None] = lambda decision: None
 
+    @property
+    def id(self) -> str:
+        """Name and version in one."""
+        return f"{self.name}-{self.version}"
+
 
 def _embedded(settings: Settings) -> Engine:
     from tam_backend.features import FrameFeatures

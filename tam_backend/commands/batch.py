@@ -107,9 +107,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out if place.folder is None else str(place.folder)
     name = args.engine or settings.engine
     engine = load_engine(name, settings)  # so that what is wrong with it shows at once, and what is done is recognised
-    batch = Batch(
-        items, place, f"{engine.name}-{engine.version}", args.retries, quiet=args.quiet, force=args.force
-    )  # fmt: skip
+    batch = Batch(items, place, engine.id, args.retries, quiet=args.quiet, force=args.force)
     start = functools.partial(start_worker, settings.without_secrets(), engine.name, None if args.return_masks else out)
     code = 0
     try:

@@ -150,7 +150,7 @@ class _Job:
             described = {
                 "video": video.key,
                 "name": name,
-                "engine": f"{engine.name}-{engine.version}",
+                "engine": engine.id,
                 "frames": [frames.start, frames.stop],
                 "objects": {str(i): {str(f): p.digest() for f, p in on.items()} for i, on in prompts.items()},
             }
@@ -190,8 +190,8 @@ class _Job:
         return {
             "name": self._item.name,
             "video": self._item.video,
-            "digest": self._item.digest(f"{self._engine.name}-{self._engine.version}"),
-            "engine": f"{self._engine.name}-{self._engine.version}",
+            "digest": self._item.digest(self._engine.id),
+            "engine": self._engine.id,
             "frames": frames,
             "computed": computed,
             "seconds": round(time.monotonic() - began, 3),

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(f"--out {args.out} is inside the data set; choose another folder")
     engine = load_engine(args.engine)
     conditions = {
-        "engine": f"{engine.name}-{engine.version}",
+        "engine": engine.id,
         "protocol": args.protocol,
         "init": options.init_text if args.protocol == "semi-supervised" else "clicks",
         "options": options.as_json(),

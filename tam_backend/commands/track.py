@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         described = {
             "video": video.key,
             "name": args.video.name,
-            "engine": f"{engine.name}-{engine.version}",
+            "engine": engine.id,
             "frames": [frames.start, frames.stop],
             "objects": {str(i): {str(f): p.digest() for f, p in on.items()} for i, on in prompts.items()},
         }

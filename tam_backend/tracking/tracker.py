@@ -104,13 +104,12 @@ class Tracker:
                 raise BadInput(f"frames {span.start} to {span.stop - 1} are not all in the video: it has {len(video)}")
         self._reach = reach or frames
         self._engine = engine
-        engine_id = f"{engine.name}-{engine.version}"
-        self._keys = Keys(video.key, engine_id)
+        self._keys = Keys(video.key, engine.id)
         self._video = video
         self.frames = frames
         self._store = store
         self._readers = {+1: video, -1: video.clone()}
-        self._journal = Journal(store, engine_id, engine.decided)
+        self._journal = Journal(store, engine.id, engine.decided)
         self._propagator = _prepared(engine, self._journal)
 
     @property
