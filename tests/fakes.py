@@ -208,7 +208,7 @@ class FakeLabelStudio:
                     annotation.update(body or {})
                     return self._answer(200, annotation)
                 name = path.strip("/").rpartition("/")[2]
-                task = fake.tasks.get(int(name)) if name.isascii() and name.isdigit() else None
+                task = fake.tasks.get(int(name)) if name.isascii() and name.isdigit() and len(name) < 20 else None
                 if task is None:
                     return self._answer(404, {"detail": "No Task matches the given query."})
                 if self.command == "PATCH":

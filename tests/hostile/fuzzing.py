@@ -124,7 +124,9 @@ class Target:
     def close(self) -> None:
         self.session.close()
         self._server.close()
-        self._thread.join()
+        for channel in list(self._server.active_channels.values()):
+            channel.will_close = True  # the loop ends with the last connection: a client may keep one open for ever
+        self._thread.join(10)
         self.service.close()
         self.label_studio.close()
         logging.getLogger().removeHandler(self._handler)

@@ -61,15 +61,40 @@ export class FilePage extends Page {
 }
 
 export class VideoTask extends LabelStudioPage {
-  /** Open a task and wait until its regions and its video are there. */
+  /** Open a task and wait until its regions and its video are there; as a person does, load the page again if not. */
   async open(project, task) {
-    await this.page.goto(`${this.url}/projects/${project}/data?task=${task}`);
-    await this.page.waitForFunction(() => {
-      const annotation = window.Htx?.annotationStore?.selected;
-      const video = annotation && [...annotation.names.values()].find((tag) => tag.type === "video");
-      return annotation?.regions.length > 0 && video?.length > 1;
-    }, null, { timeout: 60_000 * PATIENCE, polling: 200 });
-    await this.page.waitForTimeout(1500); // the first picture of the video
+    const states = [];
+    for (let attempt = 0; attempt < 3; attempt++) {
+      await this.page.goto(`${this.url}/projects/${project}/data?task=${task}`);
+      try {
+        await this.page.waitForFunction(() => {
+          const annotation = window.Htx?.annotationStore?.selected;
+          const video = annotation && [...annotation.names.values()].find((tag) => tag.type === "video");
+          return annotation?.regions.length > 0 && video?.length > 1;
+        }, null, { timeout: 30_000 * PATIENCE, polling: 200 });
+        await this.page.waitForTimeout(1500); // the first picture of the video
+        return;
+      } catch (error) {
+        if (error.name !== "TimeoutError") throw error;
+        states.push(JSON.stringify(await this.state()));
+      }
+    }
+    throw new Error(`no video with regions after three loads: ${states.join("; ")}`);
+  }
+
+  /** What the editor and the browser know of the task: says in a failure which of them did not get there. */
+  state() {
+    return this.page.evaluate(() => {
+      const store = window.Htx?.annotationStore;
+      const video = store?.selected && [...store.selected.names.values()].find((tag) => tag.type === "video");
+      const element = document.querySelector("video");
+      return {
+        kind: store?.selected?.type, regions: store?.selected?.regions.length,
+        predictions: store?.predictions?.length, frames: video?.length,
+        source: element?.currentSrc, readyState: element?.readyState, networkState: element?.networkState,
+        error: element?.error?.message,
+      };
+    });
   }
 
   /** Label -> for each of so many frames, what the editor itself shows: [x, y, width, height] in percent, or null. */
