@@ -231,6 +231,14 @@ def source_of(task: Json, config: LabelConfig) -> str:
     return video_of(data, config) or (ours[0] if ours else json.dumps([task["id"], str(first)]))
 
 
+def shows_video(data: Mapping[str, Any], config: LabelConfig) -> bool:
+    """Whether the frames of a task are those of the video that it names, and are to be read there."""
+    address = data.get(config.video_key)
+    # Pictures that tam import made are of the video beside them, packed once more.
+    ours = CUT_KEY in data or frame_of(data[config.frames_key()][0]) is not None
+    return isinstance(address, str) and "/" in address and ours
+
+
 def merged_video(
     name: str,
     parts: Sequence[TaskPart],
@@ -239,6 +247,7 @@ def merged_video(
     tracks: tuple[Track, ...],
     pictures: _Pictures | None,
 ) -> Video:
+    """The masks of the clips of a video, by the frames of the video. size: (height, width). parts: by first frame."""
     ids = {t.label: t.id for t in tracks}
     places: dict[int, list[tuple[int, int]]] = {}
     for place, part in enumerate(parts):
@@ -260,7 +269,7 @@ def merged_video(
             several = [loaded[place].at(index) for place, index in here]
             yield _merged(frame, several, [parts[place].chosen.updated for place, _ in here], ids)
 
-    given = parts[0].task["data"].get(config.video_key)
+    given = parts[0].task["data"].get(config.video_key) if parts else None
     address = given if isinstance(given, str) else ""
     if pictures is None:
         return Video(name, *size, frames, tracks, read, address=address)
@@ -369,13 +378,10 @@ class _Pictures:
         """Opens the video, or the first pictures, to see that they can be read. Raises MediaError."""
         self._library = library
         data = parts[0].task["data"]
-        address = data.get(config.video_key)
-        # Pictures that tam import made are of the video beside them, packed once more.
-        ours = CUT_KEY in data or frame_of(data[config.frames_key()][0]) is not None
-        whole = isinstance(address, str) and "/" in address and ours
+        whole = shows_video(data, config)
         self._videos: list[tuple[str, Mapping[int, int] | None]] = []
         if whole:
-            url = absolute_url(address, client.connection, project)
+            url = absolute_url(data[config.video_key], client.connection, project)
             self._videos.append((library.register("video", [url], client.connection), None))
         else:
             for part in parts:
