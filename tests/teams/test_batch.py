@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from tam_backend.labelstudio.config import parse_label_config
+from tam_backend.labelstudio.fetching import Patience
 from tam_backend.labelstudio.posting import model_version
 from tam_backend.labelstudio.requests import decode_region_mask
 from tam_backend.labelstudio.seeds import SEEDS_KEY, Seed
@@ -29,6 +32,7 @@ def _engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAM_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr("tam_backend.labelstudio.projects._PAUSES", (0.05,))
+    monkeypatch.setattr("tam_backend.labelstudio.media.Patience", partial(Patience, attempts=2, pause=0.05))
     monkeypatch.setattr("tam_backend.commands.batch.load_engine", lambda name, settings: fake_engine())
 
 
@@ -203,15 +207,37 @@ def test_a_bucket(ask, project, studio):
     assert len(sent(studio, 1)) == 14
 
 
-@pytest.mark.parametrize("more", range(12))
-def test_a_server_that_vanishes(more, ask, project, studio):
-    """What is tracked stays, the error says what to do, and the same command sends what is missing."""
-    studio.answers = 2 + more
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_server_that_vanishes_when_masks_are_sent(carried, ask, project, studio):
+    """What is tracked stays, the error says what to do, and the same command sends what is missing, once."""
+    ask(*BATCH, "--no-send")
+    needed = len(studio.requests)
+    for folder in ("out", "data"):
+        shutil.rmtree(folder)
+    studio.answers, studio.carried = needed + 3, carried  # the predictions of the first task, and one of the second
     result = ask(*BATCH, "--wait", "0.1")
     studio.answers = None
-    if result.code:
-        assert "does not answer" in result.err or "cannot" in result.out, result.err
-        assert "Traceback" not in result.err
+    assert result.code == 1
+    assert "nothing more is sent by this call" in result.err
+    assert "What is done stays done: the same command goes on from here" in result.err
+    assert "1 of 1 videos done" in result.out
+    assert len(studio.tasks[2]["predictions"]) == carried
+    assert (rows()["street"]["state"], rows()["street"]["sent"]) == ("done", "")
+    again = ask(*BATCH)
+    assert "1 known before" in again.out
+    assert [len(studio.tasks[t]["predictions"]) for t in (1, 2)] == [1, 1]
+    assert rows()["street"]["sent"] == "1 2"
+
+
+@pytest.mark.parametrize("answers", range(1, 8))
+def test_a_server_that_vanishes_before(answers, ask, project, studio):
+    studio.answers = answers
+    result = ask(*BATCH, "--wait", "0.1")
+    studio.answers = None
+    assert result.code == 1
+    said = result.out if "cannot download" in result.out else result.err
+    assert "cannot download" in said or "does not answer" in said, result
+    assert "Traceback" not in result.err
     again = ask(*BATCH)
     assert again.code == 0, again.err
     assert len(sent(studio, 1)) == 14
