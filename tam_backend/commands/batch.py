@@ -18,7 +18,7 @@ from tam_backend.cluster.executors import Executor, InProcess
 from tam_backend.cluster.places import Place
 from tam_backend.commands.batch_manifest import Item, read_manifest
 from tam_backend.commands.batch_project import ProjectVideos
-from tam_backend.commands.batch_run import Batch
+from tam_backend.commands.batch_run import Batch, in_words
 from tam_backend.commands.batch_send import Sender
 from tam_backend.commands.batch_work import start_worker, track_item
 from tam_backend.commands.sources import video_library
@@ -45,17 +45,18 @@ label, refine_masks, start, end. Paths count from the manifest's folder. Every w
 shared disk, or an address that fsspec knows (s3:// needs the package s3fs, gs:// gcsfs).
 
 a project: its tasks in place of a manifest. The clips of a video are tracked as one, from the first frame that a task
-shows to the last. What decides are the masks that were submitted (of each task the ground truth, else the newest; of
-those a frame that has one keeps it), and of tasks without any the boxes and masks of tam import --seed. Each task gets
-a prediction with the masks of its frames, of the same version as those of tam serve: one that is there is replaced.
-Videos come to this machine first, into TAM_DATA_DIR, where workers on other machines must find them at the same path.
+shows to the last. What decides are the masks that were submitted (of each task the ground truth, else the newest),
+which stay as they are, and of tasks without any the boxes and masks of tam import --seed. Each task gets a prediction
+with the masks of its frames, of the same version as those of tam serve: one that is there is replaced. Videos come to
+this machine first, into TAM_DATA_DIR, where workers on other machines must find them at the same path.
 
 what is written to --out, a folder or an address:
   NAME/                 as tam track writes it; tam export takes it. In a bucket: NAME.zip
   NAME.report.json      what became of the video: frames, speed, quality of each object, frames to look at
   report.csv            the same of all videos, a line for each, with attempts, workers and errors; of a project also
                         what had nothing to start from, and which tasks have their prediction
-  dead-letters.jsonl    the videos that failed, and why. It is a manifest: give it to tam batch to try them again
+  dead-letters.jsonl    the videos that failed, and why. It is a manifest: give it to tam batch to try them again. Of a
+                        project the same command does that, and sends the masks
   .unfinished/          of videos under way: what is finished, every few seconds
   .given/               of videos of a project under way: the first masks
 
@@ -211,8 +212,8 @@ def _say_project(args: argparse.Namespace, videos: ProjectVideos) -> int:
             f"{video.name}: frames {video.frames.start} to {video.frames[-1]} would be tracked, beginning with "
             f"{', '.join(begins)}; tasks {tasks}" + (" would get a prediction" if not args.no_send else "")
         )
-    for aside in videos.aside:
-        print(f"{aside.name} (tasks {', '.join(map(str, aside.tasks))}): {aside.state}: {aside.error}")
+    for line in in_words(videos.aside):
+        print(line)
     print(f"nothing is done: this was a dry run for {args.out}")
     return 0
 

@@ -9,7 +9,7 @@ import sys
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,9 +36,13 @@ _READERS = 16
 _HOPELESS = (BadInput, MediaError)
 
 
+#: So many videos that are left out are listed in words; the table has them all.
+_IN_WORDS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """What is not tracked, and why. tasks: of a project."""
+    """What is not tracked, and why. tasks: of the project, at least one."""
 
     name: str
     state: str
@@ -209,7 +213,7 @@ class Batch:
 
     @property
     def counts(self) -> Counter[str]:
-        """Videos by what became of them: done, known (from before), failed, unfinished."""
+        """Videos by what became of them: done, known (from before), failed, unfinished, and those that are left out."""
         return Counter([*(f.state for f in self._fates.values()), *(a.state for a in self._aside)])
 
     def summary(self) -> str:
@@ -221,13 +225,20 @@ class Batch:
             text += f", {counts['known']} known before"
         text += f": {self._computed} frames in {seconds:.1f} s ({self._computed / max(seconds, 1e-9):.1f} frames/s)."
         text += f" {SUMMARY} in {self._place.url} has them all."
-        for a in self._aside:
-            numbers = f" (task{'s' * (len(a.tasks) > 1)} {_listed(a.tasks, ', ')})" if a.tasks else ""
-            text += f"\n{a.name}{numbers}: {a.state}: {a.error}"
+        text = "\n".join([text, *in_words(self._aside)])
         if failed := sum(f.state == "failed" for f in self._fates.values()):
             noun = "video" if failed == 1 else "videos"
             text += f"\n{failed} {noun} failed: see {DEAD_LETTERS}; as a manifest, it tries them again."
         return text
+
+
+def in_words(aside: Sequence[Aside]) -> list[str]:
+    """A line for each, as far as somebody would read them."""
+    lines = [
+        f"{a.name} (task{'s' * (len(a.tasks) > 1)} {_listed(a.tasks, ', ')}): {a.state}: {a.error}"
+        for a in aside[:_IN_WORDS]
+    ]
+    return lines + ([f"and {len(aside) - _IN_WORDS} more of that kind"] if len(aside) > _IN_WORDS else [])
 
 
 def _row(fate: _Fate) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_nothing_is_sent_if_so_asked(ask, project, studio):
 def test_a_dry_run_names_tasks_and_what_decides(ask, project, studio):
     result = ask(*BATCH, "--dry-run")
     assert "street: frames 0 to 11 would be tracked, beginning with annotation 11; tasks 1, 2" in result.out
-    assert "yard (tasks 3): nothing to start from" in result.out
+    assert "yard (task 3): nothing to start from" in result.out
     assert not Path("out").exists()
     assert not Path("data").exists()
 
