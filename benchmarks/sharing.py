@@ -3,7 +3,7 @@
     python -m benchmarks.sharing [--rounds 2] [--frames 40]
 
 On a Ray of this machine alone, with a worker of the server and one of a batch on every core: a click's frames alone,
-beside a batch as it is, and beside one at the usual priority. The last needs the right to raise a priority (root).
+beside a batch as it is, and beside one that takes its turn as everybody (which root may have it do). Linux.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ from tam_backend.video import open_video
 BATCH_FRAMES, BATCH_VIDEOS = 160, 4
 #: Seconds within which Ray ends the workers of a batch that is gone.
 _ENDING = 3.0
+_ALONE, _BESIDE, _USUAL = "alone", "beside a batch", "beside one that does not let others go first"
 
 
-def start(out: str, priority: int | None) -> Callable[[Item], Iterator[Any]]:
-    """A batch's worker; at a priority that is not its own, if one is given."""
-    if priority is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, priority)
+def start(out: str, usual: bool) -> Callable[[Item], Iterator[Any]]:
+    """A batch's worker. usual: one that does not let others go first."""
+    if usual:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return start_worker(Settings(), "embedded", out)
 
 
-def batch(address: str, video: str, out: str, priority: int | None) -> None:
+def batch(address: str, video: str, out: str, usual: bool) -> None:
     """Work until somebody ends this process; says when all workers are at it."""
-    workers = RayWorkers(functools.partial(start, out, priority), address)
+    workers = RayWorkers(functools.partial(start, out, usual), address)
     clicks = (parse_click("0,80,140"),)
     items = deque(
         Item(f"v{i}", video, clicks, (), (), 0, None, False, {}) for i in range(BATCH_VIDEOS * workers.workers)
@@ -70,8 +71,8 @@ def main() -> None:
     parser.add_argument("--batch", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.batch:
-        address, video, out, priority = args.batch
-        batch(address, video, out, int(priority) if priority else None)
+        address, video, out, way = args.batch
+        batch(address, video, out, way == _USUAL)
         return
     engine = load_engine("embedded", Settings())
     workers, count = session_workers(Settings(cluster="local"), engine)
@@ -79,9 +80,7 @@ def main() -> None:
 
     address = ray.get_runtime_context().gcs_address
     executor = Elsewhere(engine, workers)
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    ways = {"alone": None, "beside a batch": "", "beside one of usual priority": str(usual)}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in (_ALONE, _BESIDE, _USUAL)}
     with TemporaryDirectory() as name:
         folder = Path(name)
         make_video(folder / "click.mp4", args.frames, 1)
@@ -98,12 +97,12 @@ def main() -> None:
 
         measure()
         for i in range(args.rounds):
-            for way, priority in ways.items():
-                if priority is None:
+            for way in seconds:
+                if way == _ALONE:
                     seconds[way].append(measure())
                     continue
                 command = [sys.executable, "-m", "benchmarks.sharing", "--batch", address]
-                command += [str(folder / "batch.mp4"), str(folder / f"out-{i}-{priority}"), priority]
+                command += [str(folder / "batch.mp4"), str(folder / f"out-{i}-{len(way)}"), way]
                 with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                     assert process.stdout is not None
                     assert process.stdout.readline() == "all at work\n"
@@ -112,11 +111,11 @@ def main() -> None:
                     process.terminate()
                 time.sleep(_ENDING)
     executor.close()
-    alone = statistics.median(seconds["alone"])
+    alone = statistics.median(seconds[_ALONE])
     print(f"{count} workers of the server, as many of the batch, {os.cpu_count()} cores")
     for way, found in seconds.items():
         shown = ", ".join(f"{1000 * s:.0f}" for s in found)
-        print(f"{way}: {shown} ms a frame; {statistics.median(found) / alone:.2f} times as long as alone")
+        print(f"{way}: {shown} ms a frame; {statistics.median(found) / alone:.2f} times alone")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,6 @@ _OBJECT_BYTES, _START_SECONDS, _END_SECONDS = 200_000_000, 120.0, 8.0
 #: What a worker of the server reserves of a core, and what is left for a batch: both fit on every core. The priority of
 #: the processes, not this, says who goes first there.
 _SESSION_SHARE, _BATCH_SHARE = 0.1, 0.9
-#: The lowest priority: processes of the usual one go first, and this one has the core while they are idle.
-_BATCH_NICE = 19
 #: Computations that one of the server's workers has open at once; most of them wait for their next turn.
 _SESSIONS_AT_ONCE = 64
 #: Seconds within which the server's workers must have loaded their engines.
@@ -137,13 +135,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _let_others_go_first() -> None:
+    """Have this thread, and those that it begins, compute while nobody else of this cluster wants the core.
+
+    Ray begins all workers at nice 15, from where more niceness hardly tells.
+    """
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
 class _Worker(Generic[T]):
     """What runs on an actor."""
 
     def __init__(self, start: Callable[[], Do[T]], cores: int) -> None:
         import cv2
 
-        os.nice(_BATCH_NICE)  # of this thread, which does the work, and of those that it begins
+        _let_others_go_first()
         cv2.setNumThreads(cores)  # OpenCV does not know how many of the machine's cores are this worker's
         self._do = start()
 

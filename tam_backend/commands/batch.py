@@ -200,7 +200,7 @@ def _run_project(args: argparse.Namespace, settings: Settings) -> int:
 def _say_left(batch: Batch) -> int:
     for item in batch.left:
         print(f"{item.name}: {item.video} would be tracked")
-    print(f"{len(batch.known)} videos are done already; nothing is done: this was a dry run")
+    print(f"{len(batch.known)} done already; nothing is done: this was a dry run")
     return 0
 
 

@@ -110,7 +110,7 @@ def test_a_dry_run_says_what_is_left(folder, capsys):
     assert main(["batch", str(path), "--out", "out", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "b.mp4 would be tracked" in said
-    assert "1 videos are done already" in said
+    assert "1 done already" in said
     assert sorted(folder.rglob("*")) == before
 
 

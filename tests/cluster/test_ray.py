@@ -146,7 +146,7 @@ def test_a_killed_workers_session_goes_on_with_the_other(cluster: str, tmp_path:
 
 
 def test_a_batch_runs_beside_sessions_that_have_a_worker_on_every_core(cluster: str, tmp_path: Path):
-    """It gets room although they take all cores, works at the lowest priority, and they go on meanwhile."""
+    """It gets room although they take all cores, works while they are idle, and they go on meanwhile."""
     make_video(tmp_path / "long.mp4", 120, 320, 240)
     make_video(tmp_path / "short.mp4", 12)
     (tmp_path / "m.jsonl").write_text(json.dumps({"video": "long.mp4", "click": ["0,17,17"]}))
@@ -162,7 +162,7 @@ def test_a_batch_runs_beside_sessions_that_have_a_worker_on_every_core(cluster: 
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         begun = next(b for line in process.stderr if (b := re.search(r"process (\d+)\) begins long", line)))
-        assert os.getpriority(os.PRIO_PROCESS, int(begun[1])) == 19
+        assert os.sched_getscheduler(int(begun[1])) == os.SCHED_IDLE
         listener = threading.Thread(target=process.stderr.read)
         listener.start()
         with open_video(tmp_path / "short.mp4") as video:
