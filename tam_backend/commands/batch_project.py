@@ -154,12 +154,13 @@ class ProjectVideos:
 
     def items(self, library: VideoLibrary, out: str, shown: Callable[[Collection[str]], Iterable[str]]) -> list[Item]:
         """Fetch the videos; those that cannot be read, or whose masks do not fit, are set aside. out: the place of the
-        output, as workers name it."""
+        output, as workers name it. Raises LabelStudioError if that has gone away."""
         found = []
         for name in shown(list(self.videos)):
             try:
                 found.append(self._item(self.videos[name], library, out))
             except (BadInput, MediaError) as e:
+                self.client.whoami()  # where Label Studio itself is gone, the others need not be tried
                 video = self.videos.pop(name)
                 numbers = tuple(number for number, _ in video.tasks)
                 self.aside.append(Aside(name, _FAILED, str(e), numbers, str(video.data[self.config.video_key])))
