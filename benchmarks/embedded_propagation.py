@@ -40,6 +40,7 @@ from benchmarks.made_video import write_made_video
 from benchmarks.tables import print_table
 from tam_backend.engines import load_engine
 from tam_backend.evaluation.metrics import boundary_measure, region_similarity
+from tam_backend.features.edges import Edges
 from tam_backend.prompts import FramePrompts
 from tam_backend.propagators.embedded import propagator, sighting
 from tam_backend.tracking import runs
@@ -165,7 +166,7 @@ CUES: Mapping[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "motion against the camera": without(propagator, _motion_evidence=lambda speed, depth, inner: 0.0),
     "colours of the anchors": without(propagator, COLOUR_WEIGHT=0.0),
     "recall of the first frame": without(propagator, RECALL_WEIGHT=0.0, RECALL_CERTAIN=0.0),
-    "edges of the image": without(propagator, snap=lambda image, values, radius, flat: values),
+    "edges of the image": without(Edges, snap=lambda self, values, part: values),
     "search for what was lost": without(sighting, SEARCH_FRAMES=-1),
     "fusion from both sides": without(runs, share_of_later=nearest_only),
 }

@@ -61,7 +61,7 @@ def _embedded(settings: Settings) -> Engine:
     features = FrameFeatures()  # one for both, so that a flow computed for a click serves the propagation
     segmenter, propagator = EmbeddedSegmenter(features), EmbeddedPropagator(features)
     options = settings.refine_options
-    version = "6" if options is None else f"6-{options.tag}"
+    version = "7" if options is None else f"7-{options.tag}"
     return Engine(
         "embedded", version, segmenter, propagator, "no weights, cpu", Shots(features), options,
         concurrent=True, forget=(features.clear, features.clicked.clear),

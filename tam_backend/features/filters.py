@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
+#: Rows and columns of a frame.
+Window = tuple[slice, slice]
 
 #: A median is taken of at least so many pixels where there are more (see ``usual``).
 MEDIAN_PIXELS = 2000
@@ -33,6 +35,9 @@ def signed_distance(region: Region) -> Array:
 def usual(values: Array, region: Region) -> float:
     """Median of HxW values in a region that is not empty; of large regions of every n-th pixel: it hardly differs, and
     sorting all of them takes longer than most else that is done to a frame."""
+    coarse = region[::2, ::2]
+    if np.count_nonzero(coarse) >= MEDIAN_PIXELS:
+        values, region = values[::2, ::2], coarse
     inside = values[region]
     return float(np.median(inside[:: max(1, len(inside) // MEDIAN_PIXELS)]))
 
@@ -90,7 +95,7 @@ def guided_filter(guide: Array, values: Array, radius: int, eps: float) -> Array
     return GuidedFilter(guide, radius, eps)(values)
 
 
-def window(region: Region, margin: int) -> tuple[slice, slice]:
+def window(region: Region, margin: int) -> Window:
     """Rows and columns of the region's bounding box, wider by ``margin`` on each side; the region is not empty."""
     left, top, width, height = cv2.boundingRect(region.view(np.uint8))
     return (

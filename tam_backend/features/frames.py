@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tam_backend.errors import TamError
 from tam_backend.features.camera import Array, CameraMotion
 from tam_backend.features.colour import Bins, colour_bins
+from tam_backend.features.edges import Edges
 from tam_backend.features.geometry import Geometry
 from tam_backend.features.store import FeatureStore
 from tam_backend.video.base import Reader
@@ -21,8 +22,8 @@ from tam_backend.video.base import Reader
 #: Forward-backward error (squared pixels) at which flow is half trusted, and its growth with the squared motion
 #: (Sundaram, Brox and Keutzer, ECCV 2010).
 CYCLE_ERROR, CYCLE_SHARE = 1.0, 0.02
-#: Bound of what is kept for a short while: at 854x480 about 9 MB for each frame.
-PASSING_BYTES = 36 * 1024 * 1024
+#: Bound of what is kept for a short while: at 854x480 about 15 MB for each frame.
+PASSING_BYTES = 60 * 1024 * 1024
 #: Bound of what is kept of clicked frames.
 CLICKED_BYTES = 256 * 1024 * 1024
 #: Bound of the colours that are kept: at 854x480 those of 15 frames, as fades are looked for 11 frames ahead.
@@ -106,6 +107,9 @@ class FrameFeatures:
         with contextlib.suppress(TamError):
             self.speed(video, target)
             self.arrival(video, source, target)
+            self.bins(video, target)
+            self.edges(video, target)
+            self.small_lab(video, target)
 
     def geometry(self, video: Reader) -> Geometry:
         return Geometry.of(video.height, video.width)
@@ -123,6 +127,22 @@ class FrameFeatures:
     def bins(self, video: Reader, frame: int) -> Bins:
         """HxW uint16: the number of each pixel's colour (see ``colour``), at the working size. Read-only."""
         return self.passing.get((video.key, "bins", frame), lambda: colour_bins(self.lab(video, frame)))
+
+    def edges(self, video: Reader, frame: int) -> Edges:
+        """The edges of ``lab``."""
+        return self.passing.get((video.key, "edges", frame), lambda: Edges(self.lab(video, frame)))
+
+    def small_lab(self, video: Reader, frame: int) -> npt.NDArray[np.uint8]:
+        """``lab`` at the flow's size, hxwx3 uint8: single pixels of it. Read-only."""
+
+        def compute() -> npt.NDArray[np.uint8]:
+            geometry = self.geometry(video)
+            size = (geometry.flow_width, geometry.flow_height)
+            lab = np.asarray(cv2.resize(self.lab(video, frame), size, interpolation=cv2.INTER_NEAREST), np.uint8)
+            lab.setflags(write=False)
+            return lab
+
+        return self.passing.get((video.key, "small lab", frame), compute)
 
     def flow(self, video: Reader, source: int, target: int) -> Array:
         """hxwx2 float32 at the flow's size: the way of each pixel of ``source`` to where it is in ``target``.
@@ -251,7 +271,9 @@ def dense_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArra
 
 def quick_flow(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
     """As ``dense_flow``, for images that are nearly alike already. Between neighbouring frames it costs points."""
-    return _searched(cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST), a, b)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search.setVariationalRefinementIterations(0)  # it would take half of the time
+    return _searched(search, a, b)
 
 
 def _searched(

@@ -6,18 +6,19 @@ import pytest
 from tam_backend.features import FrameFeatures
 from tam_backend.features.filters import window
 from tam_backend.propagators.embedded.origin import FRACTION, Origin
+from tam_backend.propagators.embedded.propagator import RING
 
 from .scenes import RED, Disc, scene
 
 #: Pixels around the object's mask in which ways are composed.
-MARGIN = 8
+MARGIN = RING[1]
 DISC = Disc(lambda t: (70 + 4 * t, 60 + t), 24, RED)
 
 
 def begin(reader, mask):
     features = FrameFeatures()
     geometry = features.geometry(reader)
-    return features, Origin(0, features.gray(reader, 0), mask.astype(np.float32), geometry)
+    return features, Origin(0, features.gray(reader, 0), 255 * mask.astype(np.uint8), geometry)
 
 
 def pasted(found, shape):
@@ -62,7 +63,9 @@ def test_around_the_object_its_ways_are_those_of_the_whole_frame():
         rows, columns = window(masks[frame], 0)
         here = slice(rows.start // 2, rows.stop // 2), slice(columns.start // 2, columns.stop // 2)
         apart = part.state()["way"][here].astype(int) - whole.state()["way"][here]
-        assert np.abs(apart).max() <= 0.1 * FRACTION  # places are rounded in terms of the part
+        # Pixels at the rim may have the flow of the background, and so come from far away.
+        assert np.abs(apart).max() <= 0.3 * FRACTION
+        assert np.abs(apart).mean() <= 0.02 * FRACTION
     assert not np.array_equal(part.state()["way"], whole.state()["way"])
 
 

@@ -162,7 +162,7 @@ def test_another_engine_computes_anew_under_its_own_name(start: Start, caplog: p
     first = backend.click(task, point("p1", 4, 20, 24))
     version = backend.service.model_version
     backend = start(load_engine("embedded"))
-    assert "THE ENGINE HAS CHANGED: it is embedded 6-probes3-0.65, and was sam-xmem 3-" in caplog.text
+    assert "THE ENGINE HAS CHANGED: it is embedded 7-probes3-0.65, and was sam-xmem 3-" in caplog.text
     assert backend.service.model_version != version
     second = backend.click(task, point("p1", 4, 20, 24))
     assert {r["meta"]["engine"] for r in masks_of(second).values()} == {"embedded"}

@@ -228,4 +228,4 @@ def test_a_change_of_the_engine_is_told_at_the_next_start(tmp_path: Path, caplog
     assert not engine_changed(load_engine("embedded"), tmp_path)
     first, second = warnings_of(caplog)
     assert "it is fake 2, and was fake 1 at the last start (its checkpoints or settings are others)" in first
-    assert "it is embedded 6-probes3-0.65, and was fake 2 at the last start (TAM_ENGINE=fake goes back)" in second
+    assert "it is embedded 7-probes3-0.65, and was fake 2 at the last start (TAM_ENGINE=fake goes back)" in second

@@ -26,7 +26,7 @@ class Assessment:
         self._features, self._video = features, video
         geometry = features.geometry(video)
         self._size = (geometry.flow_width, geometry.flow_height)
-        self._watch = Watch((self._reduce(soft), self._lab(frame)) for frame, soft in anchors.items())
+        self._watch = Watch((self._reduce(soft), features.small_lab(video, f)) for f, soft in anchors.items())
         self._numbers = load_calibration("embedded")
         self._absent = 1.0
 
@@ -44,12 +44,13 @@ class Assessment:
         last: None where no flow leads to the frame, because it is in another shot: then motion tells nothing. soft: HxW
         uint8 of the working size or larger.
         """
+        lab = self._features.small_lab(self._video, frame)
         if last is None:
             still = np.zeros((self._size[1], self._size[0], 2), np.float32)
-            return self._watch.step(self._reduce(soft), self._lab(frame), still, still)
+            return self._watch.step(self._reduce(soft), lab, still, still)
         back = self._features.flow(self._video, frame, last)
         there = self._features.flow(self._video, last, frame)
-        return self._watch.step(self._reduce(soft), self._lab(frame), back, there)
+        return self._watch.step(self._reduce(soft), lab, back, there)
 
     def quality(self, last: int | None, frame: int, soft: SoftMask) -> float:
         """Estimated IoU of the mask in [0, 1]. Arguments as for ``parts``."""
@@ -63,7 +64,3 @@ class Assessment:
 
     def _reduce(self, soft: SoftMask) -> SoftMask:
         return np.asarray(cv2.resize(soft, self._size, interpolation=cv2.INTER_AREA), np.uint8)
-
-    def _lab(self, frame: int) -> npt.NDArray[np.uint8]:
-        lab = self._features.lab(self._video, frame)
-        return np.asarray(cv2.resize(lab, self._size, interpolation=cv2.INTER_NEAREST), np.uint8)

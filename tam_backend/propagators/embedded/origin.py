@@ -15,17 +15,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tam_backend.features.filters import Window, unit
 from tam_backend.features.frames import quick_flow
 from tam_backend.features.geometry import Geometry
 
 Array = npt.NDArray[np.float32]
 Gray = npt.NDArray[np.uint8]
-Window = tuple[slice, slice]
 
 #: Ways are kept in this fraction of a pixel of the flow's size: 16 bits reach 1024 pixels far.
 FRACTION = 32
-#: Pixels around the object in which the way is put right, at the flow's size, and the smallest side of that part.
-AROUND, SMALLEST = 16, 32
+#: Pixels around the object in which the way is put right, at the flow's size, the smallest side of that part, and how
+#: much further around it is kept up to date.
+AROUND, SMALLEST, KEPT = 16, 32, 16
 #: Side of the square in which two frames are compared, and the mean difference in grey levels at which they still look
 #: alike to 1/e.
 COMPARED, ALIKE = 7, 16.0
@@ -34,8 +35,8 @@ COMPARED, ALIKE = 7, 16.0
 class Origin:
     """One run's memory of the frame that it began at."""
 
-    def __init__(self, frame: int, image: Gray, mask: Array, geometry: Geometry) -> None:
-        """image: hxw uint8, grey, of the flow's size. mask: HxW float32 in [0, 1], of the working size."""
+    def __init__(self, frame: int, image: Gray, mask: Gray, geometry: Geometry) -> None:
+        """image: hxw uint8, grey, of the flow's size. mask: HxW uint8, 255 x probability, of the working size."""
         self.frame = frame
         self._image, self._mask, self._geometry = image, mask, geometry
         self._scale = geometry.flow_height / geometry.work_height, geometry.flow_width / geometry.work_width
@@ -60,8 +61,8 @@ class Origin:
         are: nobody asks for them."""
         if self._left:
             return
-        rows, columns = self._around(part, 2 * AROUND)
-        there = self._around(part, 2 * AROUND + math.ceil(float(np.abs(back[rows, columns]).max())) + 1)
+        rows, columns = self._around(part, KEPT)
+        there = self._around(part, KEPT + math.ceil(cv2.norm(back[rows, columns], cv2.NORM_INF)) + 1)
         at = rows.start - there[0].start, columns.start - there[1].start
         self._set(_composed(back[rows, columns], self._unpacked(there), at), (rows, columns))
 
@@ -96,7 +97,7 @@ class Origin:
         large = np.asarray(cv2.resize(way, size), np.float32)
         x = np.arange(left, right, dtype=np.float32) + large[..., 0] / np.float32(across)
         y = np.arange(top, bottom, dtype=np.float32)[:, None] + large[..., 1] / np.float32(down)
-        mask = np.asarray(cv2.remap(self._mask, x, y, cv2.INTER_LINEAR), np.float32)
+        mask = unit(np.asarray(cv2.remap(self._mask, x, y, cv2.INTER_LINEAR), np.uint8))
         return (slice(top, bottom), slice(left, right)), mask, np.asarray(cv2.resize(alike, size), np.float32)
 
     def _around(self, part: Window, margin: int) -> Window:

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tam_backend.features import FrameFeatures
-from tam_backend.features.colour import ColourModel, colour_bins
-from tam_backend.features.filters import sigmoid, unit, usual, window
+from tam_backend.features.colour import ColourModel
+from tam_backend.features.edges import RADIUS
+from tam_backend.features.filters import Window, sigmoid, unit, usual, window
 from tam_backend.prompts import Mask
 from tam_backend.propagators.base import SOFT_THRESHOLD, Propagated, SoftMask
 from tam_backend.propagators.embedded.assessment import Assessment
 from tam_backend.propagators.embedded.correspondence import Correspondence
-from tam_backend.propagators.embedded.edges import snap
 from tam_backend.propagators.embedded.newshot import appearance, find_in_shot
 from tam_backend.propagators.embedded.origin import Origin
 from tam_backend.propagators.embedded.sighting import Sighting, speed_odds, speed_trust
@@ -26,7 +26,6 @@ from tam_backend.propagators.probes import Review
 from tam_backend.video.base import Reader
 
 Array = npt.NDArray[np.float32]
-Window = tuple[slice, slice]
 
 #: Weights of the evidence in units of log odds, and where each is cut off: the mask that flow brings, the colours of
 #: the anchors. Motion relative to the camera comes on top.
@@ -37,7 +36,6 @@ SPEED_RATIO = 4.0
 RING = (6, 36)
 #: A mask does not grow by more than this in one frame beyond where flow takes it, pixels of the working size.
 REACH = 12
-RADIUS, FLAT = 4, 1e-4
 #: Slope with which the filtered mask is sharpened again, so that it does not blur from frame to frame.
 SHARPNESS = 12.0
 #: Where a frame looks as the first one of the run, the mask that a person decided there counts for this share against
@@ -217,18 +215,19 @@ class EmbeddedPropagation:
             return part, self._colour(part)
         arrival = self._features.arrival(self._video, previous, self._last)
         source = window(sources, 1)
-        longest = float(np.abs(arrival.back[window(sources, LOOK)]).max())
+        longest = cv2.norm(arrival.back[window(sources, LOOK)], cv2.NORM_INF)
         part = window(sources, math.ceil(longest) + RING[1])
         self._origin.step(back, part)
         arrived = np.zeros(speed[part].shape, np.float32)
         reached = window(sources, math.ceil(longest) + 2)  # beyond it nothing arrives
-        arrived[_relative(reached, part)] = _sample(unit(self._before[source]), arrival.back[reached], reached, source)
+        arrived[_relative(reached, part)] = unit(_sample(self._before[source], arrival.back[reached], reached, source))
         revised = None
         if self._revised is not None:
             whole = slice(0, self._before.shape[0]), slice(0, self._before.shape[1])
-            revised = _sample(unit(self._revised), arrival.back[part], part, whole)
+            carried = _sample(self._revised, arrival.back[part], part, whole)
+            revised = unit(carried)
             self._revised = np.zeros(self._geometry.work_shape, np.uint8)
-            self._revised[part] = np.rint(255 * revised)
+            self._revised[part] = carried
         certain = self._recall(arrived, part, revised)
         moved = arrived >= 0.5
         if not moved.any():
@@ -243,7 +242,7 @@ class EmbeddedPropagation:
         evidence += COLOUR_WEIGHT * colour + _motion_evidence(speed, depth, inner)
         near = depth[inner] > -REACH
         values = np.where(near, sigmoid(evidence), np.float32(0))
-        smooth = snap(self._features.lab(self._video, self._last)[part], values, RADIUS, FLAT)
+        smooth = self._features.edges(self._video, self._last).snap(values, part)
         self._soft[part] = np.rint(np.where(near, 255 * sigmoid(SHARPNESS * (smooth - 0.5)), 0))
         return part, colour
 
@@ -281,12 +280,12 @@ class EmbeddedPropagation:
         return certain
 
     def _remember(self, frame: int, soft: SoftMask) -> Origin:
-        return Origin(frame, self._features.gray(self._video, frame), unit(soft), self._geometry)
+        return Origin(frame, self._features.gray(self._video, frame), soft, self._geometry)
 
     def _colour(self, part: Window) -> Array:
         """Log odds of the object by the colours of a part of this frame."""
         assert self._colours is not None
-        return self._colours.log_odds(colour_bins(self._features.lab(self._video, self._last)[part]))
+        return self._colours.log_odds(self._features.bins(self._video, self._last)[part])
 
     def _camera_way(self, source: int, target: int) -> tuple[float, float]:
         """Rows and columns by which the background moves where the object was, working size."""
@@ -349,10 +348,10 @@ def _absolute(part: Window, whole: Window) -> Window:
     return rows, columns
 
 
-def _sample(values: Array, flow: Array, part: Window, source: Window) -> Array:
+def _sample(values: SoftMask, flow: Array, part: Window, source: Window) -> SoftMask:
     """``values``, the part ``source`` of something that is 0 elsewhere, at the places where ``flow`` points to from
     the pixels of ``part``."""
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32) + np.float32(part[1].start - source[1].start)
     y = np.arange(height, dtype=np.float32)[:, None] + np.float32(part[0].start - source[0].start)
-    return np.asarray(cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR), np.float32)
+    return np.asarray(cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR), np.uint8)

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tam_backend.features.filters import usual
+from tam_backend.features.filters import Window, usual
 
 Array = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
-Window = tuple[slice, slice]
 
 #: Speed in units of noise from which motion begins to tell anything, and from which it tells all it can.
 SPEED_SOME, SPEED_CLEAR = 2.0, 5.0
