@@ -337,8 +337,8 @@ class Settings:
     )  # fmt: skip
     cluster_workers: int = _option(
         0, "TAM_CLUSTER_WORKERS", _integer(0, 10_000),
-        "How many workers of TAM_CLUSTER this server takes. 0: as many as there is room for, so that none is left for "
-        "tam batch.",
+        "How many workers of TAM_CLUSTER this server takes. 0: one for each core, beside which tam batch has the time "
+        "that is left; with GPUs one for each, so that none is left for it.",
     )  # fmt: skip
     log_format: str = _option(
         "text", "TAM_LOG_FORMAT", _choice("text", "json"),

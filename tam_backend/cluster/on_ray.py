@@ -36,6 +36,9 @@ _PORTS = (
 )  # fmt: skip
 #: Memory of it for what goes between its processes, and seconds in which it must be there, and gone.
 _OBJECT_BYTES, _START_SECONDS, _END_SECONDS = 200_000_000, 120.0, 8.0
+#: What a worker of the server reserves of a core, and what is left for a batch: both fit on every core. The priority of
+#: the processes, not this, says who goes first there.
+_SESSION_SHARE, _BATCH_SHARE = 0.1, 0.9
 #: Computations that one of the server's workers has open at once; most of them wait for their next turn.
 _SESSIONS_AT_ONCE = 64
 #: Seconds within which the server's workers must have loaded their engines.
@@ -132,12 +135,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _let_others_go_first() -> None:
+    """Have this thread, and those that it begins, compute while nobody else of this cluster wants the core.
+
+    Ray begins all workers at nice 15, from where more niceness hardly tells.
+    """
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
 class _Worker(Generic[T]):
     """What runs on an actor."""
 
     def __init__(self, start: Callable[[], Do[T]], cores: int) -> None:
         import cv2
 
+        _let_others_go_first()
         cv2.setNumThreads(cores)  # OpenCV does not know how many of the machine's cores are this worker's
         self._do = start()
 
@@ -180,7 +195,8 @@ class RayWorkers(Generic[T]):
             self.close()
             raise BadInput(f"--workers {workers or 1}: the cluster at {address} has {room} {what}")
         self.workers = workers or room
-        actor = ray.remote(_Worker).options(num_cpus=cores, num_gpus=int(gpus), max_restarts=-1)
+        share = round(cores * _BATCH_SHARE, 4)
+        actor = ray.remote(_Worker).options(num_cpus=share, num_gpus=int(gpus), max_restarts=-1)
         code = ray.put(start)
         self._seats: list[_Seat[T]] = []
         for number in range(1, self.workers + 1):
@@ -295,8 +311,9 @@ def session_workers(settings: Settings, engine: Engine) -> tuple[Workers, int]:
     gpus = engine.name == "sam-xmem" and there.get("GPU", 0) > 0
     count = settings.cluster_workers or int(there.get("GPU" if gpus else "CPU", 0))
     actor = ray.remote(_SessionActor).options(
-        num_cpus=1, num_gpus=int(gpus), max_restarts=-1, max_concurrency=_SESSIONS_AT_ONCE
-    )
+        num_cpus=_SESSION_SHARE, num_gpus=int(gpus), max_restarts=-1, max_concurrency=_SESSIONS_AT_ONCE,
+        scheduling_strategy="SPREAD",  # else so small a share would have them all on one machine
+    )  # fmt: skip
     actors = [actor.remote(settings.without_secrets(), engine.name, 1) for _ in range(count)]
     try:
         for i, where in enumerate(ray.get([a.where.remote() for a in actors], timeout=_WORKERS_START), 1):

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tam_backend.commands.track_predictions import Naming, name_objects
-from tam_backend.commands.track_prompts import ClickOption, parse_click, parse_label
+from tam_backend.commands.track_prompts import BoxOption, ClickOption, parse_box, parse_click, parse_label
 from tam_backend.errors import BadInput
 from tam_backend.tracking.objects import MAX_ID
 
-_KEYS = {"video", "name", "click", "mask", "label", "start", "end", "refine_masks"}
+_KEYS = {"video", "name", "click", "box", "mask", "label", "start", "end", "refine_masks"}
 #: What ``dead-letters.jsonl`` has beside that. It is a manifest, too.
 _NOTES = {"error", "attempts", "workers"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,150}")
@@ -46,13 +46,16 @@ class Item:
     end: int | None
     refine_masks: bool
     line: Mapping[str, Any]
+    boxes: tuple[BoxOption, ...] = ()
 
     def digest(self, engine: str) -> str:
         """Names what decides the masks, as far as the manifest does. engine: name and version."""
-        facts = [
+        facts: list[Any] = [
             self.video, [c.text for c in self.clicks], [(m.frame, m.url, m.object_id) for m in self.masks],
             self.labels, self.start, self.end, self.refine_masks, engine,
         ]  # fmt: skip
+        if self.boxes:
+            facts.append([b.text for b in self.boxes])
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -103,24 +106,28 @@ def _item(line: dict[str, Any], folder: Path) -> Item:
     if not _NAME.fullmatch(name) or name.endswith(".zip"):
         raise BadInput(f"the name {name!r} must be letters, digits, _ - and . (it names a folder)")
     clicks = tuple(parse_click(text) for text in _texts(line, "click"))
+    boxes = tuple(parse_box(text) for text in _texts(line, "box"))
     masks = tuple(_mask(text, folder) for text in _texts(line, "mask"))
     labels = tuple(parse_label(text) for text in _texts(line, "label"))
-    if not clicks and not masks:
-        raise BadInput('it must say what to track: "click": ["FRAME,X,Y[,-][:OBJECT]"] or "mask": ["FRAME=PNG"]')
+    if not clicks and not masks and not boxes:
+        raise BadInput(
+            'it must say what to track: "click": ["FRAME,X,Y[,-][:OBJECT]"], "box": '
+            '["FRAME,LEFT,TOP,RIGHT,BOTTOM[:OBJECT]"] or "mask": ["FRAME=PNG"]'
+        )
     start, end = _count(line, "start") or 0, _count(line, "end")
     if end is not None and end < start:
         raise BadInput(f"start {start} is after end {end}")
     refine = line.get("refine_masks", False)
     if not isinstance(refine, bool):
         raise BadInput("refine_masks must be true or false")
-    known = {c.object_id for c in clicks} | {m.object_id for m in masks if m.object_id}
+    known = {c.object_id for c in clicks} | {b.object_id for b in boxes} | {m.object_id for m in masks if m.object_id}
     if all(m.object_id for m in masks):
         Naming("mask", "image", "brush", name_objects(sorted(known), labels))  # whether labels fit; else it shows later
     facts = {key: value for key, value in line.items() if key not in _NOTES}
     facts |= {"video": _absolute(video, folder), "name": name}
     if masks:
         facts["mask"] = [f"{m.frame}={m.url}" + (f":{m.object_id}" if m.object_id else "") for m in masks]
-    return Item(name, _absolute(video, folder), clicks, masks, labels, start, end, refine, facts)
+    return Item(name, _absolute(video, folder), clicks, masks, labels, start, end, refine, facts, boxes)
 
 
 def _mask(text: str, folder: Path) -> GivenMask:
@@ -157,7 +164,12 @@ def _count(line: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
-_EXAMPLES = {"click": '["0,320,240"]', "mask": '["0=first.png"]', "label": '["1=Person"]'}
+_EXAMPLES = {
+    "click": '["0,320,240"]',
+    "box": '["0,320,240,400,300"]',
+    "mask": '["0=first.png"]',
+    "label": '["1=Person"]',
+}
 
 
 def again(item: Item, error: str, attempts: int, workers: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import sys
 import time
 import zipfile
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,11 +28,27 @@ SUMMARY, DEAD_LETTERS = "report.csv", "dead-letters.jsonl"
 _COLUMNS = (
     "name", "state", "frames", "computed", "seconds", "frames_per_second", "objects", "quality", "look", "fix_next",
     "not_found", "refinements_accepted", "refinements_rejected", "attempts", "workers", "error", "video",
+    "tasks", "sent",
 )  # fmt: skip
 #: Reports of earlier calls that are read at once: a bucket takes its time for each.
 _READERS = 16
 #: What is wrong with the video or the manifest is wrong the next time, too.
 _HOPELESS = (BadInput, MediaError)
+
+
+#: So many videos that are left out are listed in words; the table has them all.
+_IN_WORDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What is not tracked, and why. tasks: of the project, at least one."""
+
+    name: str
+    state: str
+    error: str
+    tasks: tuple[int, ...] = ()
+    video: str = ""
 
 
 @dataclass(slots=True)
@@ -51,14 +67,25 @@ class _Fate:
 class Batch:
     """One call of ``tam batch``. retries: so often a video is tried once more. engine: name and version.
 
-    force: also what is there already.
+    force: also what is there already. aside: what is reported beside the items. done: called with each item that is.
     """
 
     def __init__(
-        self, items: Iterable[Item], place: Place, engine: str, retries: int, *, quiet: bool, force: bool = False
+        self,
+        items: Iterable[Item],
+        place: Place,
+        engine: str,
+        retries: int,
+        *,
+        quiet: bool,
+        force: bool = False,
+        aside: Iterable[Aside] = (),
+        done: Callable[[Item], None] = lambda item: None,
     ) -> None:
         self._place = place
         self._retries = retries
+        self._aside = list(aside)
+        self._done = done
         self._quiet = quiet
         self._fates = {item.name: _Fate(item) for item in items}
         self._began = time.monotonic()
@@ -82,6 +109,11 @@ class Batch:
             return
         if known:
             fate.state, fate.report, fate.done = "known", report, report["frames"]
+
+    @property
+    def known(self) -> list[Item]:
+        """The videos that an earlier call finished."""
+        return [f.item for f in self._fates.values() if f.state == "known"]
 
     @property
     def left(self) -> deque[Item]:
@@ -138,6 +170,7 @@ class Batch:
         fate.state, fate.error, fate.done = "done", "", message.report["frames"]
         self._computed += message.report["computed"]
         self._say(f"{fate.item.name}: done, {message.report['frames_per_second']} frames/s")
+        self._done(fate.item)
 
     def _failed(self, fate: _Fate, error: BaseException | None, items: deque[Item]) -> None:
         fate.error = str(error) or type(error).__name__
@@ -157,12 +190,18 @@ class Batch:
 
     # ---- reports
 
-    def write_reports(self) -> None:
-        """``report.csv`` with a line for each video, ``dead-letters.jsonl`` with those that failed."""
+    def write_reports(self, tasks: Mapping[str, Iterable[int]] = {}, sent: Mapping[str, Iterable[int]] = {}) -> None:
+        """``report.csv`` with a line for each video, ``dead-letters.jsonl`` with those that failed.
+
+        tasks, sent: of each video the tasks of the project, and those that have their prediction.
+        """
         table = io.StringIO()
         writer = csv.DictWriter(table, _COLUMNS)
         writer.writeheader()
-        writer.writerows(map(_row, self._fates.values()))
+        for fate in self._fates.values():
+            name = fate.item.name
+            writer.writerow(_row(fate) | {"tasks": _listed(tasks.get(name, ())), "sent": _listed(sent.get(name, ()))})
+        writer.writerows({**asdict(a), "tasks": _listed(a.tasks)} for a in self._aside)
         self._place.write(SUMMARY, table.getvalue().encode())
         letters = [
             again(f.item, f.error, f.attempts, " ".join(map(str, f.workers)))
@@ -174,8 +213,8 @@ class Batch:
 
     @property
     def counts(self) -> Counter[str]:
-        """Videos by what became of them: done, known (from before), failed, unfinished."""
-        return Counter(f.state for f in self._fates.values())
+        """Videos by what became of them: done, known (from before), failed, unfinished, and those that are left out."""
+        return Counter([*(f.state for f in self._fates.values()), *(a.state for a in self._aside)])
 
     def summary(self) -> str:
         """What was done, in words."""
@@ -186,10 +225,20 @@ class Batch:
             text += f", {counts['known']} known before"
         text += f": {self._computed} frames in {seconds:.1f} s ({self._computed / max(seconds, 1e-9):.1f} frames/s)."
         text += f" {SUMMARY} in {self._place.url} has them all."
-        if counts["failed"]:
-            noun = "video" if counts["failed"] == 1 else "videos"
-            text += f"\n{counts['failed']} {noun} failed: see {DEAD_LETTERS}; as a manifest, it tries them again."
+        text = "\n".join([text, *in_words(self._aside)])
+        if failed := sum(f.state == "failed" for f in self._fates.values()):
+            noun = "video" if failed == 1 else "videos"
+            text += f"\n{failed} {noun} failed: see {DEAD_LETTERS}; as a manifest, it tries them again."
         return text
+
+
+def in_words(aside: Sequence[Aside]) -> list[str]:
+    """A line for each, as far as somebody would read them."""
+    lines = [
+        f"{a.name} (task{'s' * (len(a.tasks) > 1)} {_listed(a.tasks, ', ')}): {a.state}: {a.error}"
+        for a in aside[:_IN_WORDS]
+    ]
+    return lines + ([f"and {len(aside) - _IN_WORDS} more of that kind"] if len(aside) > _IN_WORDS else [])
 
 
 def _row(fate: _Fate) -> dict[str, Any]:
@@ -203,6 +252,10 @@ def _row(fate: _Fate) -> dict[str, Any]:
         "quality": _joined(objects, "quality"), "look": _joined(objects, "look"),
         "fix_next": _joined(objects, "fix_next"), "not_found": _joined(objects, "not_found"),
     }  # fmt: skip
+
+
+def _listed(numbers: Iterable[int], between: str = " ") -> str:
+    return between.join(map(str, numbers))
 
 
 def _joined(objects: Iterable[dict[str, Any]], key: str) -> str:

@@ -29,6 +29,7 @@ from tam_backend.commands.track_work import Work
 from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import BadInput
 from tam_backend.settings import Settings
+from tam_backend.tracking.filestore import write_atomically
 from tam_backend.tracking.refinement import Decision
 from tam_backend.tracking.tracker import Tracker
 from tam_backend.video import open_source
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 #: The report about a video, in its folder; and where unfinished work is kept, beside the folders.
 REPORT, UNFINISHED = "report.json", ".unfinished"
+_QUALITIES = Path(".tam") / "qualities.json"
 #: Seconds between two messages about how far it is.
 _TELL_EVERY = 0.5
 
@@ -144,7 +146,7 @@ class _Job:
                 MaskOption(f"{m.frame}={m.url}", m.frame, self._fetched(m.url, i), m.object_id)
                 for i, m in enumerate(item.masks)
             ]
-            prompts = collect_prompts(item.clicks, masks, video, frames, item.refine_masks)
+            prompts = collect_prompts(item.clicks, masks, video, frames, item.refine_masks, item.boxes)
             naming = Naming("mask", "image", "brush", name_objects(prompts, item.labels))
             name = item.video.rstrip("/").rpartition("/")[2]
             described = {
@@ -161,7 +163,7 @@ class _Job:
             ):
                 self._work = work = Work(tracker, prompts, out, self.told, quiet=True)
                 try:
-                    work.track((item.clicks or item.masks)[0].frame)
+                    work.track((item.clicks or item.masks or item.boxes)[0].frame)
                 finally:
                     store.flush()
                 if work.failure is not None:
@@ -169,6 +171,7 @@ class _Job:
                 if work.stopped:
                     return None
                 work.write_task(name, f"/data/local-files/?d={item.name}/frames", naming, engine.name)
+                _write_qualities(out.path, work)
                 report = self._report(work, naming, began)
         return self._brought(out.path, report, store)
 
@@ -216,6 +219,22 @@ class _Job:
         self._place.write(report_name(self._item), json.dumps(report, indent=1).encode())
         store.drop()
         return Finished(report)
+
+
+def _write_qualities(folder: Path, work: Work) -> None:
+    """Those of all frames: predictions.json has none of a frame on which nothing was found."""
+    first = work.tracker.frames.start
+    listed = [{str(i): round(q, 4) for i, q in work.qualities[frame].items()} for frame in work.finished]
+    write_atomically(folder / _QUALITIES, json.dumps({"first": first, "qualities": listed}).encode())
+
+
+def read_qualities(folder: Path) -> dict[int, dict[int, float]]:
+    """Frame -> object -> quality of a finished video's folder."""
+    found = json.loads((folder / _QUALITIES).read_bytes())
+    return {
+        frame: {int(i): q for i, q in of_frame.items()}
+        for frame, of_frame in enumerate(found["qualities"], found["first"])
+    }
 
 
 def report_name(item: Item) -> str:

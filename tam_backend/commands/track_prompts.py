@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from tam_backend.errors import BadInput
-from tam_backend.prompts import Click, FramePrompts, Mask
+from tam_backend.prompts import Box, Click, FramePrompts, Mask
 from tam_backend.tracking.objects import MAX_ID
 from tam_backend.video.base import Reader
 
@@ -21,6 +21,7 @@ from tam_backend.video.base import Reader
 ObjectPrompts = dict[int, dict[int, FramePrompts]]
 
 _CLICK = re.compile(r"([0-9]+),([^,:]+),([^,:]+)(,[+-])?(?::([0-9]+))?")
+_BOX = re.compile(r"([0-9]+),([^,:]+),([^,:]+),([^,:]+),([^,:]+)(?::([0-9]+))?")
 _MASK = re.compile(r"([0-9]+)=(.+)")
 _MASK_OBJECT = re.compile(r"(.+):([0-9]+)")
 
@@ -48,6 +49,16 @@ class MaskOption:
     object_id: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class BoxOption:
+    """A box of a manifest, as it was written."""
+
+    text: str
+    frame: int
+    box: Box
+    object_id: int
+
+
 def parse_click(text: str) -> ClickOption:
     """``FRAME,X,Y[,-][:OBJECT]``. Raises ArgumentTypeError."""
     match = _CLICK.fullmatch(text.replace(" ", ""))
@@ -61,6 +72,20 @@ def parse_click(text: str) -> ClickOption:
             f"{text!r} is not FRAME,X,Y[,-][:OBJECT], such as 0,320,240 or 12,88.5,40,- or 0,320,240:2"
         )
     return ClickOption(text, int(match[1]), Click(x, y, positive=match[4] != ",-"), _object_id(match[5] or "1", text))
+
+
+def parse_box(text: str) -> BoxOption:
+    """``FRAME,LEFT,TOP,RIGHT,BOTTOM[:OBJECT]``. Raises ArgumentTypeError."""
+    match = _BOX.fullmatch(text.replace(" ", ""))
+    try:
+        box = Box(*map(float, match.groups()[1:5])) if match else None
+    except ValueError:
+        box = None
+    if match is None or box is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not FRAME,LEFT,TOP,RIGHT,BOTTOM[:OBJECT], such as 0,320,240,400,300 or 0,320,240,400,300:2"
+        )
+    return BoxOption(text, int(match[1]), box, _object_id(match[6] or "1", text))
 
 
 def parse_mask(text: str) -> MaskOption:
@@ -90,7 +115,12 @@ def _object_id(number: str, text: str) -> int:
 
 
 def collect_prompts(
-    clicks: Sequence[ClickOption], masks: Sequence[MaskOption], video: Reader, frames: range, refine: bool = False
+    clicks: Sequence[ClickOption],
+    masks: Sequence[MaskOption],
+    video: Reader,
+    frames: range,
+    refine: bool = False,
+    boxes: Sequence[BoxOption] = (),
 ) -> ObjectPrompts:
     """All prompts, by object and frame. refine: the masks are rough ones.
 
@@ -98,7 +128,7 @@ def collect_prompts(
     """
     if refine and not masks:
         raise BadInput("--refine-masks goes with --mask FRAME=PNG: there is no mask to refine")
-    if not clicks and not masks:
+    if not clicks and not masks and not boxes:
         raise BadInput("say what to track: --click FRAME,X,Y or --mask FRAME=PNG")
     objects: ObjectPrompts = {}
     for option in masks:
@@ -110,6 +140,12 @@ def collect_prompts(
             if option.frame in on_frames:
                 raise BadInput(f"--mask {option.text}: object {object_id} has another mask on frame {option.frame}")
             on_frames[option.frame] = prompts
+    for boxed in boxes:
+        _check_frame(f"box {boxed.text}", boxed.frame, video, frames)
+        _check_size(f"box {boxed.text}", FramePrompts(box=boxed.box), video)
+        if boxed.frame in objects.setdefault(boxed.object_id, {}):
+            raise BadInput(f"box {boxed.text}: object {boxed.object_id} has a mask or another box on that frame")
+        objects[boxed.object_id][boxed.frame] = FramePrompts(box=boxed.box)
     for given in clicks:
         _check_frame(f"--click {given.text}", given.frame, video, frames)
         _check_size(f"--click {given.text}", FramePrompts(clicks=(given.click,)), video)

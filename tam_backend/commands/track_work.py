@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tam_backend import __version__
 from tam_backend.commands.track_output import CONFIG, PREDICTIONS, OutputFolder
 from tam_backend.commands.track_predictions import Naming, label_config, task_chunks
 from tam_backend.commands.track_progress import Interruption, progress
 from tam_backend.commands.track_prompts import ObjectPrompts
 from tam_backend.errors import MediaError
+from tam_backend.labelstudio.posting import model_version
 from tam_backend.prompts import FramePrompts
 from tam_backend.quality import Review, review
 from tam_backend.tracking.filestore import write_atomically
@@ -166,7 +166,7 @@ class Work:
             "frames": [f"{pictures.rstrip('/')}/{frame:05d}.jpg" for frame in frames],
             "clip": f"frames {frames.start} to {frames[-1]} of {video}",
         }
-        version = f"tam-{__version__}-{engine}"
+        version = model_version(engine)
         chunks = task_chunks(data, naming, frames, self.masks(), self.reviews(), engine, version)
         write_atomically(self.out.path / PREDICTIONS, (chunk.encode() for chunk in chunks))
         write_atomically(self.out.path / CONFIG, label_config(naming).encode())

@@ -28,10 +28,11 @@ from tam_backend.labelstudio.config import LabelConfig, parse_label_config
 from tam_backend.labelstudio.connections import Client, Connections
 from tam_backend.labelstudio.library import VideoLibrary
 from tam_backend.labelstudio.objects import TaskObjects
+from tam_backend.labelstudio.posting import prediction_of, put_prediction
 from tam_backend.labelstudio.prompts import PROMPT_TYPES
-from tam_backend.labelstudio.regions import check_regions, echo_prompt, mark_next, mask_region
+from tam_backend.labelstudio.regions import check_regions, echo_prompt, mask_region
 from tam_backend.labelstudio.requests import Json, drawn_objects, parse_asks
-from tam_backend.quality import Review, mean_quality, review
+from tam_backend.quality import Review, review
 from tam_backend.sessions.activity import Activity
 from tam_backend.sessions.delivered import DeliveryLog
 from tam_backend.sessions.inherited import InheritedAnchors
@@ -310,15 +311,10 @@ class Deliveries:
             return
         content = json.dumps(prediction, sort_keys=True).encode()
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        ours = [p["id"] for p in client.predictions(work.task) if p.get("model_version") == self._model_version]
-        if ours and self._predictions.get(work) == (ours[-1], digest):
+        known = self._predictions.get(work)
+        number, changed = put_prediction(client, work.task, prediction, lambda p: known == (p["id"], digest))
+        if not changed:
             return
-        # Never deleted and made anew: an annotation that was begun with it names it when it is submitted.
-        if ours:
-            number = ours[-1]
-            client.replace_prediction(number, prediction)
-        else:
-            number = client.create_prediction(work.task, prediction)
         asked = {(t.tag, t.label) for t in self._tracks.of_task(work.label_studio, work.task) if t.prompts}
         for (tag, label), indices in frames.items():
             if (tag, label) not in asked:  # prompts of the task itself are in its regions, and change there
@@ -331,12 +327,11 @@ class Deliveries:
         self, work: Work, clip: Clip, config: LabelConfig
     ) -> tuple[Json, dict[tuple[str, str], set[int]], dict[tuple[str, str], dict[int, Anchor]]]:
         """(prediction, frames with masks by object, anchors by object) of a task from what is finished."""
-        regions: list[Json] = []
+        objects: list[tuple[dict[int, Json], Review, list[Json]]] = []
         frames: dict[tuple[str, str], set[int]] = {}
         anchors = self._anchors_around(work, clip)
         oldest_first = reversed(self._tracks.of_task(work.label_studio, work.task))
         own = {(t.tag, t.label): t for t in oldest_first if not t.follows}
-        reviews: list[Review] = []
         reader = self._library.open(clip.video)
         try:
             with self._objects.tracker(clip, reader) as tracker:
@@ -365,17 +360,11 @@ class Deliveries:
                             region = mask_region(control, label, index, mask, tracked.quality, meta)
                             masks[frame] = region
                             frames.setdefault((tag, label), set()).add(index)
-                    reviews.append(review(quality, around))
-                    if reviews[-1].fix_next in masks:
-                        mark_next(masks[reviews[-1].fix_next])
-                    regions += masks.values()
-                    if (tag, label) in own:
-                        regions += own[tag, label].prompts
+                    prompts = list(own[tag, label].prompts) if (tag, label) in own else []
+                    objects.append((masks, review(quality, around), prompts))
         finally:
             reader.close()
-        check_regions(regions, config, len(clip.frames))
-        score = round(mean_quality(reviews), 4)
-        return {"result": regions, "score": score, "model_version": self._model_version}, frames, anchors
+        return prediction_of(objects, self._model_version, config, len(clip.frames)), frames, anchors
 
     def _anchors_around(self, work: Work, clip: Clip) -> dict[tuple[str, str], dict[int, Anchor]]:
         """The anchors that decide a task's masks, by object: its own, or else those of the nearest tasks that have

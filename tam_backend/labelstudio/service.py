@@ -30,6 +30,7 @@ from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.outcomes import OutcomeCounter
+from tam_backend.labelstudio.posting import model_version
 from tam_backend.labelstudio.removing import RemovalDesk
 from tam_backend.labelstudio.renewal import LinkRenewal
 from tam_backend.labelstudio.repair import repaired
@@ -154,7 +155,7 @@ class Service:
 
     @property
     def model_version(self) -> str:
-        return f"tam-{__version__}-{self.engine.name}"
+        return model_version(self.engine.name)
 
     def drain(self, seconds: float) -> bool:
         """Have the clicks under way answered with what is finished. Returns whether all were within ``seconds``."""

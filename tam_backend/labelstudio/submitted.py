@@ -95,12 +95,20 @@ def fetch(
         if cut is None:
             skipped[number] = "it has no frames yet"
             continue
-        chosen = _known(task, kind, folder) or _fetch(client, task, kind, folder)
+        chosen = find_work(client, task, kind, folder)
         if isinstance(chosen, str):
             skipped[number] = chosen
         else:
             parts.append(TaskPart(task, cut, chosen))
     return parts, skipped
+
+
+def find_work(client: ProjectClient, task: Json, kind: Kind, folder: Path, but_not: str = "") -> Chosen | str:
+    """What counts of a task, as in ``fetch``; or why it has nothing.
+
+    but_not: predictions whose version begins so do not count, if this is not empty. Raises LabelStudioError.
+    """
+    return _known(task, kind, folder) or _fetch(client, task, kind, folder, but_not)
 
 
 def choose_annotation(annotations: Iterable[Json]) -> Json | None:
@@ -135,14 +143,17 @@ def _known(task: Json, kind: Kind, folder: Path) -> Chosen | None:
     return None
 
 
-def _fetch(client: ProjectClient, task: Json, kind: Kind, folder: Path) -> Chosen | str:
+def _fetch(client: ProjectClient, task: Json, kind: Kind, folder: Path, but_not: str) -> Chosen | str:
     number = int(task["id"])
     work, name = None, ""
     if kind != "predictions" and task.get("total_annotations") != 0:
         work = choose_annotation(client.annotations(number))
         name = f"annotation {work['id']}" if work else ""
     if work is None and kind != "annotations" and task.get("total_predictions") != 0:
-        work = choose_prediction(client.predictions(number))
+        found = client.predictions(number)
+        work = choose_prediction(
+            p for p in found if not but_not or not str(p.get("model_version", "")).startswith(but_not)
+        )
         name = f"prediction {work['id']}" if work else ""
     if work is None:
         return {
@@ -190,7 +201,7 @@ def collect(
     parts, skipped = fetch(client, int(project["id"]), kind, folder, config, progress)
     groups: dict[str, list[TaskPart]] = {}
     for part in parts:
-        groups.setdefault(_source_of(part.task, config), []).append(part)
+        groups.setdefault(source_of(part.task, config), []).append(part)
     for of_video in groups.values():
         of_video.sort(key=lambda p: (p.cut.first, p.task["id"]))
     names = distinct(video_name(g[0].task["data"], config) for g in groups.values())
@@ -203,7 +214,7 @@ def collect(
         if size is None:
             notes.append(f"{name}: left out, because it has no mask, and without pictures nothing says how large it is")
             continue
-        videos.append(_video(name, of_video, config, size, tracks, pictures))
+        videos.append(merged_video(name, of_video, config, size, tracks, pictures))
     if not videos:
         title = project.get("title") or project["id"]
         why = next(iter(skipped.values()), "it has no tasks")
@@ -212,7 +223,7 @@ def collect(
     return Submitted(Dataset(tuple(videos), tracks, origin), tuple(parts), skipped, tuple(notes))
 
 
-def _source_of(task: Json, config: LabelConfig) -> str:
+def source_of(task: Json, config: LabelConfig) -> str:
     """The same for tasks of one video."""
     data = task["data"]
     first = data[config.frames_key()][0]
@@ -220,7 +231,15 @@ def _source_of(task: Json, config: LabelConfig) -> str:
     return video_of(data, config) or (ours[0] if ours else json.dumps([task["id"], str(first)]))
 
 
-def _video(
+def shows_video(data: Mapping[str, Any], config: LabelConfig) -> bool:
+    """Whether the frames of a task are those of the video that it names, and are to be read there."""
+    address = data.get(config.video_key)
+    # Pictures that tam import made are of the video beside them, packed once more.
+    ours = CUT_KEY in data or frame_of(data[config.frames_key()][0]) is not None
+    return isinstance(address, str) and "/" in address and ours
+
+
+def merged_video(
     name: str,
     parts: Sequence[TaskPart],
     config: LabelConfig,
@@ -228,6 +247,7 @@ def _video(
     tracks: tuple[Track, ...],
     pictures: _Pictures | None,
 ) -> Video:
+    """The masks of the clips of a video, by the frames of the video. size: (height, width). parts: by first frame."""
     ids = {t.label: t.id for t in tracks}
     places: dict[int, list[tuple[int, int]]] = {}
     for place, part in enumerate(parts):
@@ -249,7 +269,7 @@ def _video(
             several = [loaded[place].at(index) for place, index in here]
             yield _merged(frame, several, [parts[place].chosen.updated for place, _ in here], ids)
 
-    given = parts[0].task["data"].get(config.video_key)
+    given = parts[0].task["data"].get(config.video_key) if parts else None
     address = given if isinstance(given, str) else ""
     if pictures is None:
         return Video(name, *size, frames, tracks, read, address=address)
@@ -358,13 +378,10 @@ class _Pictures:
         """Opens the video, or the first pictures, to see that they can be read. Raises MediaError."""
         self._library = library
         data = parts[0].task["data"]
-        address = data.get(config.video_key)
-        # Pictures that tam import made are of the video beside them, packed once more.
-        ours = CUT_KEY in data or frame_of(data[config.frames_key()][0]) is not None
-        whole = isinstance(address, str) and "/" in address and ours
+        whole = shows_video(data, config)
         self._videos: list[tuple[str, Mapping[int, int] | None]] = []
         if whole:
-            url = absolute_url(address, client.connection, project)
+            url = absolute_url(data[config.video_key], client.connection, project)
             self._videos.append((library.register("video", [url], client.connection), None))
         else:
             for part in parts:

@@ -83,6 +83,37 @@ def test_videos_become_folders_with_reports(folder, capsys):
     assert main(["export", "out/a", "--format", "coco", "--out", "coco", "--quiet"]) == 0  # it is as of tam track
 
 
+def test_a_box_begins_a_track(folder, capsys):
+    """Of which object it says; one that is not in the picture, or beside another one, is refused."""
+    lines = (
+        {"video": "a.mp4", "box": ["0,8,8,26,26:2"]},
+        {"video": "b.mp4", "box": "0,8,8,99,26"},
+        {"video": "c.mp4", "box": ["0,8,8,26,26", "0,9,9,26,26"]},
+    )
+    assert main(["batch", str(manifest(folder, *lines)), "--out", "out", "--quiet"]) == 1
+    ids = np.array(Image.open(folder / "out" / "a" / "00000.png"))
+    assert set(np.unique(ids)) == {0, 2}
+    assert set(np.unique(ids[10:24, 10:24])) >= {2}
+    found = {letter["name"]: letter for letter in letters(folder / "out")}
+    assert "must be left < right <= 64" in found["b"]["error"]
+    assert "object 1 has a mask or another box on that frame" in found["c"]["error"]
+    assert found["b"]["box"] == "0,8,8,99,26"
+    digests = {item.digest("e-1") for item in read_manifest(manifest(folder, *lines, name="n.jsonl"))}
+    assert len(digests) == 3
+
+
+def test_a_dry_run_says_what_is_left(folder, capsys):
+    path = manifest(folder, click("a"), click("b"))
+    main(["batch", str(manifest(folder, click("a"), name="n.jsonl")), "--out", "out", "--quiet"])
+    before = sorted(folder.rglob("*"))
+    capsys.readouterr()
+    assert main(["batch", str(path), "--out", "out", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "b.mp4 would be tracked" in said
+    assert "1 done already" in said
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_masks_are_those_of_tam_track(folder):
     main(["batch", str(manifest(folder, click("a"))), "--out", "out", "--quiet"])
     main(["track", "a.mp4", "--click", "0,17,17", "--out", "tracked", "--quiet"])
@@ -252,6 +283,8 @@ def test_ctrl_c_keeps_what_is_finished(folder):
         (click("a", mask="first.png"), "mask 'first.png' is not FRAME=PNG"),
         (click("a", mask="0=first.png:999"), "is not FRAME=PNG"),
         (click("a", label="2=Dog"), "no object 2 is tracked"),
+        (click("a", box="0,1,1,2"), "'0,1,1,2' is not FRAME,LEFT,TOP,RIGHT,BOTTOM"),
+        (click("a", box="0,1,1,2,x:2"), "is not FRAME,LEFT,TOP,RIGHT,BOTTOM"),
         (click("a", start=-1), "start must be the number of a frame"),
         (click("a", start=True), "start must be the number of a frame"),
         (click("a", start=5, end=4), "start 5 is after end 4"),

@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 import requests
 
+from tam_backend.cluster.on_ray import session_workers
+from tam_backend.cluster.sessions import Elsewhere
+from tam_backend.engines import load_engine
 from tam_backend.labelstudio.config import EXAMPLE
+from tam_backend.prompts import Click, FramePrompts
+from tam_backend.settings import Settings
+from tam_backend.tracking.store import MemoryStore
+from tam_backend.tracking.tracker import Anchor
+from tam_backend.video import open_video
 from tests.fakes import FakeLabelStudio, make_video
 from tests.server.conftest import point
 from tests.server.test_serve import free_port, start
@@ -135,3 +143,42 @@ def test_a_killed_workers_session_goes_on_with_the_other(cluster: str, tmp_path:
     assert 'tam_frame_seconds_count{work="click"} 80.0' in figures
     assert server.returncode == 0
     assert not [line for line in said if "Traceback" in line]
+
+
+def test_a_batch_runs_beside_sessions_that_have_a_worker_on_every_core(cluster: str, tmp_path: Path):
+    """It gets room although they take all cores, works while they are idle, and they go on meanwhile."""
+    make_video(tmp_path / "long.mp4", 120, 320, 240)
+    make_video(tmp_path / "short.mp4", 12)
+    (tmp_path / "m.jsonl").write_text(json.dumps({"video": "long.mp4", "click": ["0,17,17"]}))
+    engine = load_engine("embedded", Settings())
+    workers, count = session_workers(Settings(cluster=cluster), engine)
+    assert count == 4
+    executor = Elsewhere(engine, workers)
+    command = [
+        sys.executable, "-m", "tam_backend.cli", "batch", "m.jsonl", "--out", "out", "--engine", "embedded",
+        "--address", cluster, "--workers", "1",
+    ]  # fmt: skip
+    beside = 0
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        begun = next(b for line in process.stderr if (b := re.search(r"process (\d+)\) begins long", line)))
+        assert os.sched_getscheduler(int(begun[1])) == os.SCHED_IDLE
+        listener = threading.Thread(target=process.stderr.read)
+        listener.start()
+        with open_video(tmp_path / "short.mp4") as video:
+            while process.poll() is None:
+                store = MemoryStore(10**7)
+                with executor.tracker(video, range(12), store, range(12)) as remote:
+                    steps = list(remote.track({0: Anchor(FramePrompts((Click(17, 17),)))}, 0))
+                assert len(steps) == 12
+                beside += process.poll() is None
+        listener.join()
+        out = process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        executor.close()
+    assert "1 of 1 videos done" in out
+    assert beside

@@ -163,6 +163,11 @@ class StandIn:
                 prediction = {"id": 500 + self._count("predictions"), **body}
                 self.tasks[body["task"]]["predictions"].append(prediction)
                 return 201, prediction
+            case ["PATCH", "api", "predictions", number]:
+                found = (p for t in self.tasks.values() for p in t["predictions"] if p["id"] == int(number))
+                prediction = next(found)
+                prediction |= body
+                return 200, prediction
             case ["GET", "api", "storages", "localfiles"]:
                 return 200, [s for s in self.storages if str(s["project"]) == query["project"][0]]
             case ["POST", "api", "storages", "localfiles"]:
