@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -11,9 +12,11 @@ from scipy.ndimage import gaussian_filter1d
 
 Array = npt.NDArray[np.float32]
 Bins = npt.NDArray[np.uint16]
+Region = npt.NDArray[np.bool_]
 
 #: Bins of lightness, a and b. Chroma of natural images lies close to grey, so its bins span only half the range.
 BINS = (16, 32, 32)
+_COUNT = math.prod(BINS)
 #: A colour never seen has this probability; keeps one stray pixel from deciding anything.
 UNSEEN = 1e-4
 
@@ -36,16 +39,18 @@ class ColourModel:
     table: Array
 
     @staticmethod
-    def learn(bins: Bins, object_weight: Array, background_weight: Array) -> ColourModel:
-        """From bin numbers and, per pixel, how much it tells about the object and about the background (>= 0)."""
+    def learn(bins: Bins, object_weight: Array | Region, background_weight: Array) -> ColourModel:
+        """From bin numbers and, per pixel, how much it tells about the object and about the background (>= 0, or yes
+        and no)."""
         return ColourModel(_log_probability(bins, object_weight) - _log_probability(bins, background_weight))
 
     def log_odds(self, bins: Bins) -> Array:
         return self.table[bins]
 
 
-def _log_probability(bins: Bins, weight: Array) -> Array:
-    counts = np.bincount(bins.ravel(), weight.ravel(), minlength=int(np.prod(BINS))).reshape(BINS)
+def _log_probability(bins: Bins, weight: Array | Region) -> Array:
+    which, weights = (bins[weight], None) if weight.dtype == bool else (bins.ravel(), weight.ravel())
+    counts = np.bincount(which, weights, minlength=_COUNT).reshape(BINS).astype(np.float64)
     # A little smoothing: neighbouring bins are the same colour under slightly different light.
     for axis in range(3):
         counts = gaussian_filter1d(counts, 0.8, axis=axis, mode="constant", truncate=2.0)

@@ -72,19 +72,35 @@ class GuidedFilter:
 
     def __call__(self, values: Array) -> Array:
         """HxW float32 to HxW float32."""
-        mean_values = self._average(values)
-        c0, c1, c2 = (
-            self._average(c * values) - m * mean_values for c, m in zip(self._channels, self._means, strict=True)
-        )
-        i00, i01, i02, i11, i12, i22 = self._inverse
-        slopes = (i00 * c0 + i01 * c1 + i02 * c2, i01 * c0 + i11 * c1 + i12 * c2, i02 * c0 + i12 * c1 + i22 * c2)
-        offset = mean_values
-        for slope, mean in zip(slopes, self._means, strict=True):
-            offset = offset - slope * mean
-        result = self._average(offset)
+        result, slopes = self.coefficients(values, (slice(None), slice(None)))
         for slope, channel in zip(slopes, self._channels, strict=True):
-            result += self._average(slope) * channel
+            slope *= channel
+            result += slope
         return result
+
+    def coefficients(self, values: Array, part: Window) -> tuple[Array, list[Array]]:
+        """What the result is in terms of the guide: an offset, and a slope for each of its channels; each hxw float32.
+
+        values: hxw float32, of a part of the guide.
+        """
+        # In place where that can be: at these sizes new memory takes longer than arithmetic.
+        means = [m[part] for m in self._means]
+        offset = self._average(values)
+        covariances = []
+        for channel, mean in zip(self._channels, means, strict=True):
+            covariance = self._average(channel[part] * values)
+            covariance -= mean * offset
+            covariances.append(covariance)
+        i00, i01, i02, i11, i12, i22 = (i[part] for i in self._inverse)
+        slopes = []
+        for row in ((i00, i01, i02), (i01, i11, i12), (i02, i12, i22)):
+            slope = row[0] * covariances[0]
+            slope += row[1] * covariances[1]
+            slope += row[2] * covariances[2]
+            slopes.append(slope)
+        for slope, mean in zip(slopes, means, strict=True):
+            offset -= slope * mean
+        return self._average(offset), [self._average(slope) for slope in slopes]
 
     def _average(self, x: Array) -> Array:
         return np.asarray(cv2.boxFilter(x, -1, self._size, borderType=cv2.BORDER_REPLICATE), np.float32)

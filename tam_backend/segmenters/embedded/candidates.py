@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from tam_backend.features.filters import window
-from tam_backend.segmenters.embedded.search import SPEED_SHARE, Evidence, motion_odds, pace_at, search
+from tam_backend.segmenters.embedded.search import SPEED_SHARE, Evidence, Searches, motion_odds, pace_at
 from tam_backend.segmenters.embedded.view import Array, Cues, Hints, Point, Region, View, discs
 
 #: Radii of the discs around the click from which searches begin, as shares of the frame's diagonal: without the
@@ -27,14 +28,18 @@ EXPECTED_SLOPE, EXPECTED_OFFSET = 1.17, -0.6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """probability: hxw float32 of the object. merit: see ``merits``; the more the better."""
+    """probability: hxw float32 or float16 of the object. merit: see ``merits``; the more the better."""
 
-    probability: Array
+    probability: Array | npt.NDArray[np.float16]
     merit: float
 
     @property
     def region(self) -> Region:
         return np.asarray(self.probability > 0.5)
+
+    def halved(self) -> Candidate:
+        """In half precision, to be kept: most candidates are never asked for."""
+        return Candidate(self.probability.astype(np.float16), self.merit)
 
     @property
     def expected(self) -> float:
@@ -58,12 +63,13 @@ def from_click(view: View, hints: Hints, cues: Cues) -> list[Candidate]:
 
     moves = bool(moving.fixed.any())
     if not cues.choice:
-        return ranked(view, [search(view, hints, disc(MEDIUM), moving, cues)])
+        return ranked(view, [Searches(view, hints, cues).search(disc(MEDIUM), moving)])
     tasks = [(disc(share), still) for share in STILL_SCALES]
     if moves:
         tasks += [(disc(share), moving) for share in MOVING_SCALES]
         tasks.append((_moving_part(view, SPEED_SHARE * pace, point) | hints.inside, moving))
-    return ranked(view, [search(view, hints, start, evidence, cues) for start, evidence in tasks])
+    searches = Searches(view, hints, cues)
+    return ranked(view, [searches.search(start, evidence) for start, evidence in tasks])
 
 
 def from_box(view: View, hints: Hints, cues: Cues) -> list[Candidate]:
@@ -75,13 +81,14 @@ def from_box(view: View, hints: Hints, cues: Cues) -> list[Candidate]:
     still, moving = _evidence(view, pace)
     best = moving if moving.fixed.any() else still
     if not cues.choice:
-        return ranked(view, [search(view, hints, hints.allowed, best, cues)])
+        return ranked(view, [Searches(view, hints, cues).search(hints.allowed, best)])
     ellipse = _ellipse(hints.allowed)
     tasks = [(hints.allowed, still), (ellipse, still)]
     if view.speed is not None and best is moving:
         part = (view.speed >= SPEED_SHARE * pace) & hints.allowed
         tasks += [(hints.allowed, moving), (ellipse, moving), (part, moving)]
-    return ranked(view, [search(view, hints, start, evidence, cues) for start, evidence in tasks])
+    searches = Searches(view, hints, cues)
+    return ranked(view, [searches.search(start, evidence) for start, evidence in tasks])
 
 
 def _evidence(view: View, pace: float) -> tuple[Evidence, Evidence]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tam_backend.features.filters import signed_distance
 from tam_backend.segmenters.embedded.candidates import Candidate, merits
-from tam_backend.segmenters.embedded.search import Evidence, motion_odds, pace_at, search
+from tam_backend.segmenters.embedded.search import Evidence, Searches, motion_odds, pace_at
 from tam_backend.segmenters.embedded.view import Array, Cues, Hints, Point, Region, View
 
 #: Weight of a click in units of log odds, and how far it reaches along ways of even colour and motion.
@@ -62,7 +62,7 @@ def edit(view: View, hints: Hints, before: Answer, point: Point, positive: bool,
         fixed += _keep(region, point)
     start = region if positive else region & ~_negative_side(view, hints) & ~hints.outside
     seeds = start | hints.inside if cues.local else None
-    after = search(view, hints, start | hints.inside, Evidence(fixed, _refused(view, hints)), cues, seeds)
+    after = Searches(view, hints, cues, seeds).search(start | hints.inside, Evidence(fixed, _refused(view, hints)))
     if not cues.local:
         return Answer(after, before.expected)
     piece = _piece((after > 0.5) & ~region if positive else region & ~(after > 0.5), point)
@@ -70,11 +70,11 @@ def edit(view: View, hints: Hints, before: Answer, point: Point, positive: bool,
     pick = np.maximum if positive else np.minimum
     edited = np.where(rim, pick(before.probability, after), before.probability)
     fitting = [c for c in before.others if _fits(c.region, region, hints, point, positive)]
-    merit = merits(view, [edited, *(c.probability for c in fitting)]) if fitting else [0.0]
+    merit = merits(view, [edited, *(c.probability.astype(np.float32) for c in fitting)]) if fitting else [0.0]
     best = int(np.argmax(merit))
     if best == 0:
         return Answer(hints.pinned(edited), before.expected)
-    return Answer(hints.pinned(fitting[best - 1].probability.copy()), before.expected, before.others)
+    return Answer(hints.pinned(fitting[best - 1].probability.astype(np.float32)), before.expected, before.others)
 
 
 def refine(view: View, mask: Array, cues: Cues) -> Array:
@@ -87,7 +87,7 @@ def refine(view: View, mask: Array, cues: Cues) -> Array:
     fixed = np.where(np.abs(depth) > band, np.sign(depth) * KEEP_LIMIT, 0).astype(np.float32)
     everywhere, nowhere = np.ones(view.shape, bool), np.zeros(view.shape, bool)
     hints = Hints((), (), nowhere, nowhere, everywhere)
-    return search(view, hints, region, Evidence(fixed, np.zeros(view.shape, np.float32)), cues)
+    return Searches(view, hints, cues).search(region, Evidence(fixed, np.zeros(view.shape, np.float32)))
 
 
 def _fits(candidate: Region, region: Region, hints: Hints, point: Point, positive: bool) -> bool:

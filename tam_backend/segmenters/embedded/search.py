@@ -54,16 +54,33 @@ def motion_odds(view: View, pace: float) -> Array:
     return np.asarray(trust * np.clip(odds, -MOTION_LIMIT, MOTION_LIMIT), np.float32)
 
 
-def search(
-    view: View, hints: Hints, start: Region, evidence: Evidence, cues: Cues, seeds: Region | None = None
-) -> Array:
-    """Probability of the object, hxw float32. start: hxw bool, where the search begins.
+class Searches:
+    """Searches with the same hints. What one of them finds from a region, others find there, too: they often meet, or
+    stay where they are, and then nothing is computed again."""
 
-    seeds: hxw bool, only parts that hold one of these pixels belong to the object. By default those at the positive
-    clicks; with a box alone, all parts that are not specks.
-    """
-    region, probability = start, start.astype(np.float32)
-    for _ in range(ROUNDS):
+    def __init__(self, view: View, hints: Hints, cues: Cues, seeds: Region | None = None) -> None:
+        """seeds: hxw bool, only parts that hold one of these pixels belong to the object. By default those at the
+        positive clicks; with a box alone, all parts that are not specks."""
+        self._view, self._hints, self._cues = view, hints, cues
+        self._seeds = seeds if seeds is not None else hints.inside
+        self._known: dict[tuple[Evidence, bytes], tuple[Region, Array]] = {}
+
+    def search(self, start: Region, evidence: Evidence) -> Array:
+        """Probability of the object, hxw float32. start: hxw bool, where the search begins."""
+        region, probability = start, start.astype(np.float32)
+        for _ in range(ROUNDS):
+            key = evidence, np.packbits(region).tobytes()
+            if key not in self._known:
+                self._known[key] = self._step(region, evidence)
+            kept, estimate = self._known[key]
+            if not kept.any():
+                break
+            region, probability = kept, estimate
+        return probability
+
+    def _step(self, region: Region, evidence: Evidence) -> tuple[Region, Array]:
+        """The region one round later, and the probability of the object in it and around it."""
+        view, hints, cues = self._view, self._hints, self._cues
         radius = max(1.0, float(np.sqrt(np.count_nonzero(region) / np.pi)))
         depth = signed_distance(region)
         odds = evidence.fixed.copy()
@@ -75,18 +92,15 @@ def search(
         estimate = hints.pinned(sigmoid(odds))
         if cues.edges:
             estimate = hints.pinned(np.clip(view.smooth(estimate), 0, 1))
-        kept = _connected(estimate > 0.5, seeds if seeds is not None else hints.inside)
-        if not kept.any():
-            break
-        region, probability = kept, np.where(kept | (estimate <= 0.5), estimate, 0).astype(np.float32)
-    return probability
+        kept = _connected(estimate > 0.5, self._seeds)
+        return kept, np.where(kept | (estimate <= 0.5), estimate, 0).astype(np.float32)
 
 
 def _colours(view: View, hints: Hints, refused: Array, depth: Array, radius: float, cues: Cues) -> ColourModel:
     core = depth > (min(CORE_SHARE * radius, 0.4 * float(depth.max())) if cues.core else 0)
     # Background close to the object tells more about where the object ends than background far away.
     ground = np.where(depth < -GAP_SHARE * radius, np.exp(depth / (7 * radius)), 0).astype(np.float32) + 1e-9
-    return ColourModel.learn(view.bins, (core | hints.inside).astype(np.float32), ground + refused)
+    return ColourModel.learn(view.bins, core | hints.inside, ground + refused)
 
 
 def _connected(region: Region, seeds: Region) -> Region:

@@ -83,7 +83,9 @@ class EmbeddedSegmenter:
                 return Answer(_reduced(prior.mask, view), PRIOR_EXPECTED)
             if not prompts.clicks or (len(prompts.clicks) == 1 and prompts.box is None and prior.mask is None):
                 best, *others = (from_box if prompts.box is not None else from_click)(view, hints, self._cues)
-                return Answer(best.probability, best.expected, tuple(others))
+                return Answer(
+                    np.asarray(best.probability, np.float32), best.expected, tuple(c.halved() for c in others)
+                )
             *earlier, click = prompts.clicks
             before = self._answer(video, frame, replace(prompts, clicks=tuple(earlier)), prior)
             sy, sx = view.shape[0] / video.height, view.shape[1] / video.width

@@ -45,14 +45,13 @@ class Cues:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """lab: hxwx3 uint8. smooth: the guided filter along its edges. bins: hxw, numbers of colours. contrast: hxw in
-    [0, 1], the share of the frame's pixels that lie on a weaker edge. speed: hxw, relative
-    to the camera in units of noise, or None.
+class Found:
+    """What was found out about a frame, and takes long. lab: hxwx3 uint8. bins: hxw, numbers of colours. contrast: hxw
+    in [0, 1], the share of the frame's pixels that lie on a weaker edge. speed: hxw, relative to the camera in units of
+    noise, or None.
     """
 
     lab: npt.NDArray[np.uint8]
-    smooth: GuidedFilter
     bins: npt.NDArray[np.uint16]
     contrast: Array
     speed: Array | None
@@ -60,8 +59,36 @@ class View:
 
     @property
     def nbytes(self) -> int:
-        held = (self.lab, self.smooth, self.bins, self.contrast, self.graph)
-        return sum(x.nbytes for x in held)  # the speed belongs to the features
+        held = (self.lab, self.bins, self.contrast, self.speed, self.graph)
+        return sum(x.nbytes for x in held if x is not None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """smooth: the guided filter along the frame's edges."""
+
+    found: Found
+    smooth: GuidedFilter
+
+    @property
+    def lab(self) -> npt.NDArray[np.uint8]:
+        return self.found.lab
+
+    @property
+    def bins(self) -> npt.NDArray[np.uint16]:
+        return self.found.bins
+
+    @property
+    def contrast(self) -> Array:
+        return self.found.contrast
+
+    @property
+    def speed(self) -> Array | None:
+        return self.found.speed
+
+    @property
+    def graph(self) -> RegionGraph:
+        return self.found.graph
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,23 +96,19 @@ class View:
 
     @staticmethod
     def of(features: FrameFeatures, video: Reader, frame: int, cues: Cues) -> View:
-        """From what the features keep of clicked frames; what is found anew goes there."""
+        """From what the features keep of clicked frames; what is found anew goes there. The filter is quick to make and
+        three times as large as all the rest: it goes with the next frames."""
 
-        def make() -> View:
+        def find() -> Found:
             geometry = features.geometry(video)
             size = (geometry.flow_width, geometry.flow_height)
             lab = np.asarray(cv2.resize(features.lab(video, frame), size, interpolation=cv2.INTER_AREA), np.uint8)
             speed = features.relative_speed(video, frame) if cues.motion else None
-            return View(
-                lab,
-                GuidedFilter(unit(lab), RADIUS, FLAT),
-                colour_bins(lab),
-                _contrast(lab),
-                speed,
-                RegionGraph.build(lab, speed),
-            )
+            return Found(lab, colour_bins(lab), _contrast(lab), speed, RegionGraph.build(lab, speed))
 
-        return features.clicked.get((video.key, "view", frame, cues.motion), make)
+        found = features.clicked.get((video.key, "found", frame, cues.motion), find)
+        smooth = features.passing.get((video.key, "smooth", frame), lambda: GuidedFilter(unit(found.lab), RADIUS, FLAT))
+        return View(found, smooth)
 
 
 def _contrast(lab: npt.NDArray[np.uint8]) -> Array:
