@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tam_backend import __version__
 from tam_backend.labelstudio.config import LabelConfig
-from tam_backend.labelstudio.connections import Client
 from tam_backend.labelstudio.regions import check_regions, mark_next
 from tam_backend.labelstudio.requests import Json
 from tam_backend.quality import Review, mean_quality
+
+if TYPE_CHECKING:  # tracking without a server needs the version alone, and no HTTP client
+    from tam_backend.labelstudio.connections import Client
 
 #: With what the versions of all our predictions begin.
 OURS = "tam-"
