@@ -8,7 +8,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -26,7 +26,6 @@ from tam_backend.commands.studio import EPILOG, add_connection_options, connect,
 from tam_backend.commands.track_progress import progress
 from tam_backend.engines import Engine, load_engine
 from tam_backend.errors import BadInput
-from tam_backend.labelstudio.requests import Json
 from tam_backend.labelstudio.submitted import KINDS
 from tam_backend.settings import Settings
 
@@ -159,19 +158,17 @@ def _run_project(args: argparse.Namespace, settings: Settings) -> int:
     with TemporaryDirectory(prefix="tam-batch-") as fetched, resumable():
         client = connect(args)
         project = client.find_project(args.project)
-
-        def tasks(some: Iterable[Json]) -> Iterator[Json]:
-            yield from progress(some, project.get("task_number"), "tasks", unit="task", quiet=args.quiet)
-
-        videos = ProjectVideos(client, project, args.kind, Path(fetched), tasks)
+        videos = ProjectVideos(
+            client, project, args.kind, Path(fetched),
+            lambda tasks: progress(tasks, project.get("task_number"), "tasks", unit="task", quiet=args.quiet),
+        )  # fmt: skip
         if args.dry_run:
             return _say_project(args, videos)
         engine = load_engine(args.engine or settings.engine, settings)
-
-        def fetching(names: Collection[str]) -> Iterator[str]:
-            yield from progress(names, len(names), "fetching", unit="video", quiet=args.quiet)
-
-        items = videos.items(video_library(client), _out(place), fetching)
+        items = videos.items(
+            video_library(client), _out(place),
+            lambda names: progress(names, len(names), "fetching", unit="video", quiet=args.quiet),
+        )  # fmt: skip
         sender = Sender(videos, items, place, engine)
 
         def done(item: Item) -> None:

@@ -31,6 +31,10 @@ class GivenMask:
     url: str
     object_id: int | None
 
+    @property
+    def text(self) -> str:
+        return f"{self.frame}={self.url}" + (f":{self.object_id}" if self.object_id else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -102,7 +106,7 @@ def _item(line: dict[str, Any], folder: Path) -> Item:
     video = _text(line, "video")
     if not video:
         raise BadInput('it has no "video"')
-    name = _text(line, "name") or re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(video).stem).strip("_-") or "video"
+    name = _text(line, "name") or folder_name(PurePosixPath(video).stem)
     if not _NAME.fullmatch(name) or name.endswith(".zip"):
         raise BadInput(f"the name {name!r} must be letters, digits, _ - and . (it names a folder)")
     clicks = tuple(parse_click(text) for text in _texts(line, "click"))
@@ -126,8 +130,13 @@ def _item(line: dict[str, Any], folder: Path) -> Item:
     facts = {key: value for key, value in line.items() if key not in _NOTES}
     facts |= {"video": _absolute(video, folder), "name": name}
     if masks:
-        facts["mask"] = [f"{m.frame}={m.url}" + (f":{m.object_id}" if m.object_id else "") for m in masks]
+        facts["mask"] = [m.text for m in masks]
     return Item(name, _absolute(video, folder), clicks, masks, labels, start, end, refine, facts, boxes)
+
+
+def folder_name(text: str) -> str:
+    """A name for the folder of a video, from what the video is called."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-") or "video"
 
 
 def _mask(text: str, folder: Path) -> GivenMask:

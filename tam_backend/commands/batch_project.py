@@ -7,7 +7,6 @@ beside the output while the video is worked on, so that every worker reaches the
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tam_backend.cluster.places import Place
-from tam_backend.commands.batch_manifest import GivenMask, Item
+from tam_backend.commands.batch_manifest import GivenMask, Item, folder_name
 from tam_backend.commands.batch_run import Aside
 from tam_backend.commands.track_prompts import BoxOption
 from tam_backend.drawing import encode_ids
@@ -100,10 +99,8 @@ class ProjectVideos:
         groups: dict[str, _Group] = {}
         for task in shown(client.tasks(self._project)):
             self._sort(task, groups, kind, folder)
-        named = [
-            re.sub(r"[^A-Za-z0-9_-]+", "_", video_name(g.tasks[0][0]["data"], self.config)) for g in groups.values()
-        ]
-        for name, group in zip(distinct(n.strip("_-")[:140] or "video" for n in named), groups.values(), strict=True):
+        named = (folder_name(video_name(g.tasks[0][0]["data"], self.config))[:140] for g in groups.values())
+        for name, group in zip(distinct(named), groups.values(), strict=True):
             self._add(name, group)
         if not self.videos:
             why = self.aside[0].error if self.aside else "it has no tasks"
@@ -184,7 +181,7 @@ class ProjectVideos:
         labels = tuple((t.id, t.label) for t in self.tracks if t.id in used)
         path, frames = str(reader.path.absolute()), video.frames
         line = {
-            "video": path, "name": video.name, "mask": [f"{m.frame}={m.url}:{m.object_id}" for m in masks],
+            "video": path, "name": video.name, "mask": [m.text for m in masks],
             "box": [b.text for b in boxes], "label": [f"{i}={label}" for i, label in labels],
             "start": frames.start, "end": frames[-1],
         }  # fmt: skip

@@ -37,12 +37,11 @@ class Edges:
         return self._filter.nbytes
 
     def snap(self, values: Array, part: Window) -> Array:
-        """Smooth values while keeping the edges of the image. values: hxw float32, of the rows and columns that
-        begin where ``part`` does; returns the same."""
-        sides = tuple(slice(p.start, p.start + n) for p, n in zip(part, values.shape, strict=True))
-        rows, columns = (slice(s.start // 2, (s.stop + 1) // 2) for s in sides)
-        above, left = (s.start % 2 for s in sides)
-        below, right = (s.stop % 2 for s in sides)
+        """Smooth values while keeping the edges of the image. values: hxw float32, of the rows and columns
+        ``part``; returns the same."""
+        rows, columns = (slice(p.start // 2, (p.stop + 1) // 2) for p in part)
+        above, left = (p.start % 2 for p in part)
+        below, right = (p.stop % 2 for p in part)
         height, width = values.shape
         small = _halved(_padded(values, (above, below), (left, right)))
         offset, slopes = self._filter.coefficients(small, (rows, columns))
@@ -53,7 +52,7 @@ class Edges:
             return large[above : above + height, left : left + width]
 
         result = whole(offset)
-        image = self._image[sides]
+        image = self._image[part]
         for number, slope in enumerate(slopes):
             slope *= np.float32(1 / 255)
             enlarged = whole(slope)

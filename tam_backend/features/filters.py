@@ -112,9 +112,10 @@ def guided_filter(guide: Array, values: Array, radius: int, eps: float) -> Array
 
 
 def window(region: Region, margin: int) -> Window:
-    """Rows and columns of the region's bounding box, wider by ``margin`` on each side; the region is not empty."""
+    """Rows and columns of the region's bounding box, wider by ``margin`` on each side as far as the frame goes; the
+    region is not empty."""
     left, top, width, height = cv2.boundingRect(region.view(np.uint8))
     return (
-        slice(max(0, top - margin), top + height + margin),
-        slice(max(0, left - margin), left + width + margin),
+        slice(max(0, top - margin), min(region.shape[0], top + height + margin)),
+        slice(max(0, left - margin), min(region.shape[1], left + width + margin)),
     )

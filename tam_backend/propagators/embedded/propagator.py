@@ -343,8 +343,8 @@ def _relative(part: Window, whole: Window) -> Window:
 
 
 def _absolute(part: Window, whole: Window) -> Window:
-    """The reverse: ``part``, which is in terms of ``whole``, in terms of the frame; no larger than ``whole``."""
-    rows, columns = (slice(p.start + w.start, min(p.stop + w.start, w.stop)) for p, w in zip(part, whole, strict=True))
+    """The reverse: ``part``, which is in terms of ``whole``, in terms of the frame."""
+    rows, columns = (slice(p.start + w.start, p.stop + w.start) for p, w in zip(part, whole, strict=True))
     return rows, columns
 
 

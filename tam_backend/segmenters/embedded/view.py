@@ -64,31 +64,10 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class View(Found):
     """smooth: the guided filter along the frame's edges."""
 
-    found: Found
     smooth: GuidedFilter
-
-    @property
-    def lab(self) -> npt.NDArray[np.uint8]:
-        return self.found.lab
-
-    @property
-    def bins(self) -> npt.NDArray[np.uint16]:
-        return self.found.bins
-
-    @property
-    def contrast(self) -> Array:
-        return self.found.contrast
-
-    @property
-    def speed(self) -> Array | None:
-        return self.found.speed
-
-    @property
-    def graph(self) -> RegionGraph:
-        return self.found.graph
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,7 +87,7 @@ class View:
 
         found = features.clicked.get((video.key, "found", frame, cues.motion), find)
         smooth = features.passing.get((video.key, "smooth", frame), lambda: GuidedFilter(unit(found.lab), RADIUS, FLAT))
-        return View(found, smooth)
+        return View(found.lab, found.bins, found.contrast, found.speed, found.graph, smooth)
 
 
 def _contrast(lab: npt.NDArray[np.uint8]) -> Array:
