@@ -277,6 +277,8 @@ class Deliveries:
                     ask = target.ask
                     target = replace(target, unsure=frozenset())  # here it is the draft that counts, not the page
                     for region in self._objects.finished(target, tracker):
+                        if not alone:
+                            return True  # there is something to deliver: it is prepared once it can be
                         regions[region["id"]] = region
                         if region["item_index"] not in ask.ours:
                             added.setdefault(ask.object, set()).add(region["item_index"])

@@ -14,15 +14,16 @@ REACH = 128
 #: That counts as much as FIRM frames that were seen (the slope 4 times as much), and no slope is below LEAST_FALL:
 #: where all masks are poor, they would seem to lose nothing with distance, and frames be asked for one by one.
 START, FALL, FIRM, LEAST_FALL = 0.88, 0.07, 8.0, 0.1
-#: How far the estimate of a single frame is believed; the rest is what is usual at its distance.
-BELIEF = 0.85
+#: By how much the estimate of a single frame errs (standard deviation). Where the estimates of a video differ from what
+#: is usual at their distances by more than that, they are believed; where by less, the distance is.
+ESTIMATE_ERROR = 0.15
 #: Of what the curve promises to the frames around a correction, so much comes true: the median over what corrections of
 #: the middle frame changed in seven sequences.
 COMES_TRUE = 0.7
 #: How hard it is to follow the object from a corrected frame to one around it: so much by the corrected frame, the rest
 #: by the other; divided by the number of confirmed frames, because the ways become short. (Where a mask is poor because
-#: the object can hardly be seen, the frame is a poor start even when the mask is right. This, BELIEF and LEAST_FALL:
-#: the best of some thirty triples tried on seven sequences; the others near them are a few tenths of a point worse.)
+#: the object can hardly be seen, the frame is a poor start even when the mask is right. Found on seven sequences with
+#: LEAST_FALL and ESTIMATE_ERROR: see docs/measurements.md.)
 START_COUNTS = 0.4
 #: No mask is expected to be nearer to perfect than this.
 LEAST_ERROR = 0.01
@@ -53,7 +54,9 @@ def suggest(quality: Mapping[int, float], confirmed: Collection[int]) -> Suggest
     where masks lose little with distance, because they are poor at once, or good for long, the poorest frame is
     suggested; where they lose much, one that divides the way; a hard stretch is not expected to become as good as an
     easy one; and beside frames on which the object can hardly be seen, one on which it can is suggested first. The
-    estimate of a frame counts only in part, because it errs: the other part is what is usual at its distance.
+    estimate of a frame counts only in part, because it errs: the other part is what is usual at its distance. The parts
+    are those of the mean of two normal distributions: by how much the estimates differ from what is usual, and by how
+    much they err (``ESTIMATE_ERROR``).
     """
     fixed = np.array(sorted(confirmed), np.int64)
     frames = np.array(sorted(quality.keys() - set(confirmed)), np.int64)
@@ -63,7 +66,9 @@ def suggest(quality: Mapping[int, float], confirmed: Collection[int]) -> Suggest
     distance = _distances(frames, fixed)
     usual = Usual.learn(values, distance)
     at_present = usual.error(distance)
-    errors = BELIEF * (1 - values) + (1 - BELIEF) * at_present
+    unusual = 1 - values - at_present
+    variance = float(np.mean(unusual * unusual))
+    errors = at_present + variance / (variance + ESTIMATE_ERROR**2) * unusual
     curve = usual.error(np.arange(REACH + 1))
     curve[0] = 0.0
     gains = (1 - COMES_TRUE) * errors + COMES_TRUE * _gains(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tam_backend.quality import review, suggest
 from tam_backend.quality.suggestion import (
-    BELIEF,
     COMES_TRUE,
+    ESTIMATE_ERROR,
     FALL,
     FIRM,
     LEAST_ERROR,
@@ -45,7 +45,10 @@ def slow_suggestion(quality, confirmed):
     def usual(distance):
         return min(1.0, max(LEAST_ERROR, 1 - start + fall * np.log(distance)))
 
-    errors = {f: BELIEF * (1 - quality[f]) + (1 - BELIEF) * usual(way(f)) for f in open_frames}
+    # The mean of two normal distributions about an error: what is usual there, and the estimate.
+    spread = sum((1 - quality[f] - usual(way(f))) ** 2 for f in open_frames) / len(open_frames)
+    total = spread + ESTIMATE_ERROR**2
+    errors = {f: (ESTIMATE_ERROR**2 * usual(way(f)) + spread * (1 - quality[f])) / total for f in open_frames}
     gains = dict(errors)
     starts = START_COUNTS / max(1, len(set(confirmed)))
     for f in open_frames:
