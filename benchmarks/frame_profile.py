@@ -1,6 +1,6 @@
 """Where the milliseconds of one frame go.
 
-    python benchmarks/frame_profile.py embedded --data DAVIS_FOLDER --sequences blackswan dog ...
+    python benchmarks/frame_profile.py embedded --data DAVIS_FOLDER --sequences blackswan dog ... [--objects 1]
     python benchmarks/frame_profile.py xmem [--objects 1] [--size 480x854] [--warm 30] [--frames 10] [--threads 2]
     python benchmarks/frame_profile.py sam [--size 480x854] [--frames 3] [--threads 2]
 
@@ -19,7 +19,7 @@ import functools
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
+import numpy as np
 
 REST = "the rest"
 PRODUCT = 4096
@@ -96,14 +97,14 @@ class Parts:
 
 
 def profile_embedded(args: argparse.Namespace) -> None:
-    from benchmarks.embedded_propagation import STORE_BYTES, read_ids
+    from benchmarks.embedded_propagation import MOVED, STORE_BYTES, read_ids
     from tam_backend.engines import load_engine
     from tam_backend.features import camera, colour, edges, frames, shots
     from tam_backend.features.geometry import Geometry
     from tam_backend.prompts import FramePrompts
     from tam_backend.propagators.embedded import assessment, origin, propagator, sighting
-    from tam_backend.refine_options import RefineOptions  # noqa: F401  (what the product does is in the engine)
     from tam_backend.tracking import tracker
+    from tam_backend.tracking.objects import track_objects
     from tam_backend.tracking.store import MemoryStore
     from tam_backend.video import open_source
 
@@ -131,10 +132,11 @@ def profile_embedded(args: argparse.Namespace) -> None:
         with open_source(images / name) as video:
             parts.watch("reading a frame", type(video), "__getitem__")
             with tracker.Tracker(load_engine("embedded"), video, range(len(truth)), MemoryStore(STORE_BYTES)) as job:
-                anchors = {0: tracker.Anchor(FramePrompts(mask=truth[0] > 0))}
-                parts.run(REST, lambda: [None for _ in job.steps(anchors, 0)])  # noqa: B023  (it runs at once)
+                masks = [np.roll(truth[0] > 0, MOVED * i, axis=1) for i in range(args.objects)]
+                objects = {i + 1: {0: tracker.Anchor(FramePrompts(mask=mask))} for i, mask in enumerate(masks)}
+                parts.run(REST, functools.partial(deque, track_objects(job, objects, 0), 0))
         total += len(truth) - 1
-    print(f"embedded engine, one core, {total} frames")
+    print(f"embedded engine, {args.objects} object(s), one core, {total} frames")
     parts.table(total)
 
 
@@ -226,6 +228,7 @@ def main() -> None:
     embedded = engines.add_parser("embedded")
     embedded.add_argument("--data", type=Path, required=True, help="folder in the DAVIS layout")
     embedded.add_argument("--sequences", nargs="+", required=True, help="names of sequences")
+    embedded.add_argument("--objects", type=int, default=1, help="the same mask, each moved a little")
     embedded.add_argument("--frames", type=int, default=25, help="frames of each sequence")
     xmem = engines.add_parser("xmem")
     xmem.add_argument("--objects", type=int, default=1)

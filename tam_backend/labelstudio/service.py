@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import sqlite3
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,24 +18,23 @@ from tam_backend.cluster.sessions import Elsewhere
 from tam_backend.engines import Engine, engine_changed, load_engine
 from tam_backend.errors import BadInput, TamError
 from tam_backend.labelstudio.clicks import ClickAnswers
-from tam_backend.labelstudio.clips import ClipFiller, project_of
+from tam_backend.labelstudio.clips import ClipFiller
 from tam_backend.labelstudio.config import LabelConfig, parse_label_config
-from tam_backend.labelstudio.connections import Client, Connection, Connections
+from tam_backend.labelstudio.connections import Connections
 from tam_backend.labelstudio.delivery import Deliveries
 from tam_backend.labelstudio.library import FRAME_BYTES, VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
+from tam_backend.labelstudio.newtasks import NewTasks, wait_for
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.outcomes import OutcomeCounter
 from tam_backend.labelstudio.posting import model_version
 from tam_backend.labelstudio.removing import RemovalDesk
 from tam_backend.labelstudio.renewal import LinkRenewal
-from tam_backend.labelstudio.repair import repaired
 from tam_backend.labelstudio.requests import Json
-from tam_backend.labelstudio.seeds import SEEDS_KEY, seeded_anchors
+from tam_backend.labelstudio.saved import SavedAnnotations
 from tam_backend.labelstudio.shapes import check_result, check_task, check_work
-from tam_backend.logfacts import log_about
 from tam_backend.machine import describe_machine
 from tam_backend.metrics import Metrics, Reading
 from tam_backend.sessions.activity import Activity
@@ -141,9 +138,10 @@ class Service:
         self._same_clicks: Shared[Json] = Shared()
         self._batches = threading.Semaphore(_BATCHES_WAITING)
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="frames")
-        self._filling: dict[tuple[str, int], Future[None]] = {}
-        self._filling_lock = threading.Lock()
+        self._new_tasks = NewTasks(self._clips, self.library, self.connections, tracks, self.jobs, self._workers)
+        self._saved = SavedAnnotations(tracks, self.connections, self._outcomes)
         self._bases: set[str] = set()
+        self._bases_lock = threading.Lock()
         self._renewal = LinkRenewal(self._clips, self.links, self.connections, settings)
         self._started = time.monotonic()
         self._stopping = False
@@ -187,8 +185,6 @@ class Service:
 
     def status(self) -> Json:
         """What is going on, as plain data."""
-        with self._filling_lock:
-            filling = [{"label_studio": url, "task": task} for url, task in self._filling]
         return {
             "status": "UP",
             "version": __version__,
@@ -196,7 +192,7 @@ class Service:
             "model_version": self.model_version,
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "tracking_requests": self._clicks.running,
-            "tasks_getting_frames": filling,
+            "tasks_getting_frames": [{"label_studio": url, "task": task} for url, task in self._new_tasks.filling()],
             "background_jobs": self.jobs.running,
             "result_cache_bytes": self._memory.nbytes,
             "state_bytes": self._disk.nbytes,
@@ -227,7 +223,7 @@ class Service:
             Reading("tam_clicks_open", "Clicks that are being answered", lambda: self._clicks.running),
             Reading("tam_turns_waiting", "Clicks that wait for their turn on the device", lambda: turns.waiting),
             Reading("tam_jobs", "Unfinished background jobs", self.jobs.count, "state"),
-            Reading("tam_tasks_getting_frames", "Uploads that get frames", lambda: len(self._filling)),
+            Reading("tam_tasks_getting_frames", "Uploads that get frames", lambda: len(self._new_tasks.filling())),
             Reading(
                 "tam_cache_bytes", "What caches hold, in memory or on disk",
                 lambda: {
@@ -282,11 +278,11 @@ class Service:
             for i, task in enumerate(tasks):
                 if isinstance(task, dict) and isinstance(task.get("data"), dict):
                     check_task(task, f"tasks[{i}]")
-                    self._fill(task, str(project.get("id")), config, base)
+                    self._new_tasks.fill(task, str(project.get("id")), config, base)
         elif isinstance(annotation := event.get("annotation"), dict):
             check_work(annotation, "annotation")
-            self._workers.submit(self._saved, annotation, config)
-            self._workers.submit(self._count, annotation, project.get("id"), config)
+            self._workers.submit(self._saved.note, annotation, config)
+            self._workers.submit(self._saved.count, annotation, project.get("id"), config)
 
     def predict(
         self, tasks: list[Json], label_config: str, context: Json | None, project: str | None, base: str
@@ -318,49 +314,15 @@ class Service:
             return [answer | {"model_version": self.model_version}]
         for task in tasks:
             self._deliveries.complete_at_opening(task, project, config)
-        waiting = [f for t in tasks if (f := self._fill(t, project, config, base))]
+        waiting = [f for t in tasks if (f := self._new_tasks.fill(t, project, config, base))]
         if waiting and self._batches.acquire(blocking=False):
             try:
-                self._await(waiting, started + BATCH_WAIT_SECONDS)
+                wait_for(waiting, started + BATCH_WAIT_SECONDS)
             finally:
                 self._batches.release()
         # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
         # it asks twice at once, and never ask for this task again.
         return [[] for _ in range(len(tasks))]
-
-    @staticmethod
-    def _await(waiting: list[Future[None]], until: float) -> None:
-        for future in waiting:
-            try:
-                future.result(max(until - time.monotonic(), 0))
-            except TimeoutError:
-                break
-            except TamError as e:
-                log.warning("%s", e)
-
-    def _unseeded(self, task: Json) -> bool:
-        """Whether a task has seeds of which nothing was begun yet."""
-        connection, number = self.connections.current(), task.get("id")
-        if not task["data"].get(SEEDS_KEY) or connection is None or not isinstance(number, int):
-            return False
-        return not self._tracks.of_task(connection.url, number)
-
-    def _start_seeds(self, task_id: int, project: int, config: LabelConfig, connection: Connection) -> None:
-        """Begin to track what the seeds of a task say, for labels that nobody has begun. Raises TamError."""
-        data = Client(connection).task(project, task_id)["data"]
-        if not data.get(SEEDS_KEY):
-            return
-        clip = self._clips.find(data, config, connection, project=project)
-        with contextlib.closing(self.library.open(clip.video)) as reader:
-            frames = self._clips.numbers_of(data, config, clip)
-            seeded = seeded_anchors(data, config, frames, reader.height, reader.width)
-        work = Work(clip.label_studio, project, task_id)
-        begun = {(t.tag, t.label) for t in self._tracks.of_task(work.label_studio, work.task)}
-        for (control, label), anchors in seeded.items():
-            if (control.name, label) not in begun:
-                track = Track(work, control.name, label, clip.video, clip.frames, min(anchors), anchors)
-                self.jobs.release(self.jobs.begin(track))
-                log.info("task %s: %s is tracked from %d seed(s)", task_id, label, len(anchors))
 
     def _forget(self, tasks: set[Any]) -> None:
         """Tasks were deleted."""
@@ -389,7 +351,7 @@ class Service:
         """Browsers reach this server at ``base`` now."""
         if base:
             self._renewal.base = base
-        with self._filling_lock:
+        with self._bases_lock:
             if not base or base in self._bases or len(self._bases) >= _MAX_BASES:
                 return
             self._bases.add(base)
@@ -400,86 +362,8 @@ class Service:
             self._deliveries.readdress(base)
         except Exception as e:  # tried again with the next request
             log.warning("tasks could not be given the address %s: %s", base, e)
-            with self._filling_lock:
+            with self._bases_lock:
                 self._bases.discard(base)
-
-    def _saved(self, annotation: Json, config: LabelConfig) -> None:
-        """An annotation was submitted or updated."""
-        connection = self.connections.current()
-        result, task = annotation.get("result"), annotation.get("task")
-        if connection is not None and isinstance(result, list) and isinstance(task, int):
-            prompts = frozenset(str(r.get("id")) for r in result if isinstance(r, dict))
-            try:
-                self._tracks.submitted(connection.url, task, prompts)
-            except sqlite3.Error as e:
-                log.warning("task %s: it cannot be noted that it was submitted (%s)", task, e)
-        self._repair(annotation, config)
-
-    def _repair(self, annotation: Json, config: LabelConfig) -> None:
-        """Make a saved annotation whole if it is not. Saving it makes an event again, which finds it whole."""
-        connection = self.connections.current()
-        result, number = annotation.get("result"), annotation.get("id")
-        if connection is None or not isinstance(result, list) or not isinstance(number, int):
-            return
-        try:
-            if repaired(result, config) is None:
-                return
-            client = Client(connection)
-            regions = repaired(client.annotation(number)["result"], config)  # it may have changed since
-            if regions is not None:
-                client.replace_annotation_result(number, regions)
-                log.info("annotation %s: made whole", number)
-        except TamError as e:
-            log.warning("annotation %s could not be made whole: %s", number, e)
-        except Exception:
-            log.exception("annotation %s could not be made whole", number)
-
-    def _count(self, annotation: Json, project: object, config: LabelConfig) -> None:
-        """Note what became of our masks in a saved annotation."""
-        try:
-            self._outcomes.note(annotation, project, config)
-        except Exception:
-            log.exception("annotation %s: what became of its masks could not be counted", annotation.get("id"))
-
-    # ---- frames of new tasks
-
-    def _fill(self, task: Json, project: str | None, config: LabelConfig, base: str) -> Future[None] | None:
-        """Begin to give a task its frames, if it needs them. One worker a task, however many ask."""
-        if not self._clips.needs_frames(task["data"], config, base) and not self._unseeded(task):
-            return None
-        connection = self.connections.current()
-        task_id = task.get("id")
-        if not base:  # under the server of Label Studio's library, which serves no frames
-            log.warning("task %s: no frames, TAM_PUBLIC_URL must say where `tam serve` serves them", task_id)
-            return None
-        if connection is None or not isinstance(task_id, int):
-            log.warning("task %s: no frames yet, the address of Label Studio is not known", task_id)
-            return None
-        project_id = project_of(task, project)
-        key = (connection.url, task_id)
-        with self._filling_lock:
-            future = self._filling.get(key)
-            if future is None:
-                future = self._workers.submit(self._fill_now, key, project_id, config, connection, base)
-                self._filling[key] = future
-        return future
-
-    def _fill_now(
-        self, key: tuple[str, int], project: int, config: LabelConfig, connection: Connection, base: str
-    ) -> None:
-        with log_about(project=project, task=key[1]):
-            try:
-                self._clips.fill(key[1], project, config, connection, base)
-                self._start_seeds(key[1], project, config, connection)
-            except TamError as e:
-                log.warning("task %s: %s", key[1], e)
-                raise
-            except Exception:
-                log.exception("task %s: could not get its frames", key[1])
-                raise
-            finally:
-                with self._filling_lock:
-                    self._filling.pop(key, None)
 
 
 def _executor(settings: Settings, engine: Engine) -> tuple[Executor, int]:

@@ -106,7 +106,7 @@ def test_split_goes_on_after_a_crash_without_doubles(tmp_path, label_studio, mon
     backend.connect()
     task = label_studio.add_task({"video": "/data/upload/1/a.mp4"})
     with pytest.raises(RuntimeError):
-        backend.service._fill_now((label_studio.url, 1), 1, *_fill_arguments(backend))
+        backend.service._new_tasks._fill_now((label_studio.url, 1), 1, *_fill_arguments(backend))
     assert len(label_studio.tasks) == 3
     del label_studio.tasks[3]  # as if the last one had not arrived
     monkeypatch.undo()

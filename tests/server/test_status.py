@@ -228,7 +228,7 @@ def test_it_asks_often_only_while_something_is_going_on(site):
     [busy] = site.page().all("main")
     assert float(busy["data-seconds"]) == 2 < float(idle["data-seconds"])
     site.progress.jobs = []
-    site.service._filling["http://studio.test", 5] = None
+    site.service._new_tasks._filling["http://studio.test", 5] = None
     page = site.page()
     assert page.all("main") == [busy]
     assert "Uploads getting their frames task 5" in page.text
