@@ -9,7 +9,7 @@ ahead, so that the parts add up; the first 25 frames of each sequence, the true 
 mean of the sequences. xmem and sam: ViT-B and XMem at their full sizes with the weights of
 tests/deterministic_weights.py, a made video; means. There the multiplications and additions of each part are counted
 (once, on one thread, where they can be), and "at least" is their time at the speed that a large product of matrices
-reaches in the same process: what a part would take that did nothing else.
+reaches in the same process: what a part would take that did nothing else, in float32.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -154,12 +155,20 @@ def product_speed() -> float:
     return float(2 * PRODUCT**3 / min(times))
 
 
-def counted_and_timed(parts: Parts, work: Callable[[], Any], threads: int, frames: int, per_count: int) -> None:
-    """per_count: calls that are counted, so that what happens on some frames only has its share."""
+def counted_and_timed(
+    parts: Parts,
+    work: Callable[[], Any],
+    threads: int,
+    frames: int,
+    per_count: int = 1,
+    counted: Callable[[], Any] | None = None,
+) -> None:
+    """per_count: calls that are counted, so that what happens on some frames only has its share. counted: what is
+    counted in place of ``work``, where that computes what PyTorch does not know of."""
     import torch
 
     torch.set_num_threads(1)
-    parts.count(lambda: [work() for _ in range(per_count)])
+    parts.count(lambda: [(counted or work)() for _ in range(per_count)])
     operations = {part: number / per_count for part, number in parts.operations.items()}
     torch.set_num_threads(threads)
     work()
@@ -202,7 +211,7 @@ def profile_sam(args: argparse.Namespace) -> None:
     from compare_sam import picture
     from segment_anything.build_sam import build_sam_vit_b
 
-    from tam_backend.segmenters.sam import Predictor, encoder, encoder_cpu
+    from tam_backend.segmenters.sam import Predictor, encoder, encoder_cpu, predictor
     from tests.deterministic_weights import SAM, fill
 
     parts = Parts()
@@ -210,16 +219,17 @@ def profile_sam(args: argparse.Namespace) -> None:
     parts.watch("attention in windows (8 blocks)", encoder_cpu, "_by_windows")
     parts.watch("linear layers, norms, GELU", encoder_cpu, "_block")
     parts.watch("patches, neck", encoder, "encode")
-    from tam_backend.segmenters.sam import predictor
-
     parts.watch("patches, neck", predictor, "encode")
-    sam = build_sam_vit_b()
-    fill(sam, SAM)
     height, width = map(int, args.size.split("x"))
     image = picture(height, width, 0)
-    ours = Predictor(sam)
+    sams = build_sam_vit_b(), build_sam_vit_b()
+    for sam in sams:
+        fill(sam, SAM)
+    ours = Predictor(sams[0])
+    with mock.patch.object(predictor, "split_layers"):
+        plain = Predictor(sams[1])
     print(f"SAM ViT-B, set_image, {width}x{height}")
-    counted_and_timed(parts, lambda: ours.encode(image), args.threads, args.frames, 1)
+    counted_and_timed(parts, lambda: ours.encode(image), args.threads, args.frames, counted=lambda: plain.encode(image))
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tam_backend.prompts import Mask
 from tam_backend.segmenters.sam.encoder import encode
+from tam_backend.segmenters.sam.split_linear import split_layers
 from tam_backend.video.base import Frame
 
 Floats = npt.NDArray[np.float32]
@@ -81,8 +82,11 @@ class Predictor:
     """Stateless beside the weights; may be used from several threads."""
 
     def __init__(self, sam: Sam, amp: bool = False) -> None:
-        """amp: mixed precision in the encoder; only on CUDA."""
+        """Takes ``sam`` over, and on CPU may change the form of its weights. amp: mixed precision in the encoder; only
+        on CUDA."""
         self._sam = sam.eval().requires_grad_(False)
+        if self.device.type == "cpu":
+            split_layers(sam.image_encoder)
         self._amp = amp and self.device.type == "cuda"
         self._places: Tensor = sam.prompt_encoder.get_dense_pe()  # the same for every image
 
