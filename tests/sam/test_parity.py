@@ -50,7 +50,14 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> Sam:
 
 
 @pytest.fixture(scope="module")
-def predictor(sam: Sam) -> Predictor:
+def weights(sam: Sam) -> tuple[dict[str, list[int]], str]:
+    """Names and shapes, and a digest, of the weights as they came from the file: a predictor may change their form."""
+    state = sam.state_dict()
+    return {k: list(t.shape) for k, t in state.items()}, digest(state)
+
+
+@pytest.fixture(scope="module")
+def predictor(sam: Sam, weights: object) -> Predictor:
     return Predictor(sam)
 
 
@@ -75,11 +82,9 @@ def best(predictor: Predictor, embedding: Embedding) -> npt.NDArray[np.float32]:
     return answer.low_res[int(answer.iou.argmax())]
 
 
-def test_weights_are_those_of_the_references(sam: Sam) -> None:
+def test_weights_are_those_of_the_references(weights: tuple[dict[str, list[int]], str]) -> None:
     published = document("sam_vit_b")
-    state = sam.state_dict()
-    assert {k: list(t.shape) for k, t in state.items()} == published["keys"]
-    assert digest(state) == published["sha256_with_SAM_profile"]
+    assert weights == (published["keys"], published["sha256_with_SAM_profile"])
 
 
 def test_every_reference_is_compared() -> None:
@@ -89,12 +94,13 @@ def test_every_reference_is_compared() -> None:
 
 
 def test_embedding(embedding: Embedding, report: dict[str, float]) -> None:
-    """Stored in 16 bits: the tolerance is half a step of the code, the largest value being below 5."""
+    """Stored in 16 bits: half a step of the code is 8e-5, as the largest value is below 5. The rest is for linear
+    layers by products of bfloat16, where this processor has them (``split_linear``)."""
     ours = embedding.unpack(torch.device("cpu"))
     for name, array in (("sub", ours[:, ::8, ::4, ::4]), ("channel_mean", ours.mean((2, 3)))):
         theirs = REFERENCE[f"embedding_{name}"]
         report[f"embedding_{name}"] = float(np.abs(array.numpy() - theirs).max())
-        np.testing.assert_allclose(array.numpy(), theirs, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(array.numpy(), theirs, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -19,8 +19,8 @@ from tam_backend.workers import WORKERS
 #: Places of the image that are computed at once, where they do not depend on each other: at most so many, because what
 #: is computed from them shall stay near, and fewer if there are threads without work else.
 PLACES = 1024
-#: Rows of the image of which the attention of one head is computed at once. With one, a core's cache would hold it all,
-#: but the many small operations take half as long again.
+#: Rows of the image of which the attention of one head is computed at once, at most. With one, a core's cache would
+#: hold it all, but the many small operations take half as long again.
 ROWS = 8
 
 
@@ -67,20 +67,21 @@ def _by_rows(attention: Attention, qkv: Tensor, out: Tensor, _: int) -> None:
     rel_h = relative(attention.rel_pos_h, height).transpose(1, 2)
     rel_w = relative(attention.rel_pos_w, width).transpose(1, 2)
     results = out.view(height, width, heads, -1)
+    rows = max(1, min(ROWS, heads * height // torch.get_num_threads()))
 
     def work(pieces: Iterable[tuple[int, int]]) -> None:
-        room = q.new_empty(ROWS * width, height * width)
+        room = q.new_empty(rows * width, height * width)
         for head, row in pieces:
-            here = q[head, row * width : (row + ROWS) * width]
+            here = q[head, row * width : (row + rows) * width]
             weights = room[: len(here)]
             torch.mm(here * attention.scale, k[head], out=weights)
             grid, queries = weights.view(-1, width, height, width), here.view(-1, width, here.shape[1])
-            grid.add_(torch.bmm(queries, rel_h[row : row + ROWS])[..., None])
+            grid.add_(torch.bmm(queries, rel_h[row : row + rows])[..., None])
             grid.add_(torch.bmm(queries.transpose(0, 1), rel_w).transpose(0, 1)[:, :, None])
             torch.softmax(weights, 1, out=weights)
-            results[row : row + ROWS, :, head] = (weights @ v[head]).view(queries.shape)
+            results[row : row + rows, :, head] = (weights @ v[head]).view(queries.shape)
 
-    WORKERS.run(work, [(head, row) for head in range(heads) for row in range(0, height, ROWS)])
+    WORKERS.run(work, [(head, row) for head in range(heads) for row in range(0, height, rows)])
 
 
 def _by_windows(attention: Attention, qkv: Tensor, out: Tensor, window: int) -> None:
