@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tam_backend.errors import TamError
@@ -45,7 +44,8 @@ class NewTasks:
             return list(self._filling)
 
     def fill(self, task: Json, project: str | None, config: LabelConfig, base: str) -> Future[None] | None:
-        """Begin to give a task its frames, if it needs them. One worker a task, however many ask."""
+        """Begin to give a task its frames, if it needs them. One worker a task, however many ask. What fails is in the
+        log."""
         if not self._clips.needs_frames(task["data"], config, base) and not self._unseeded(task):
             return None
         connection = self._connections.current()
@@ -105,14 +105,3 @@ class NewTasks:
                 track = Track(work, control.name, label, clip.video, clip.frames, min(anchors), anchors)
                 self._jobs.release(self._jobs.begin(track))
                 log.info("task %s: %s is tracked from %d seed(s)", task_id, label, len(anchors))
-
-
-def wait_for(waiting: list[Future[None]], until: float) -> None:
-    """Wait for tasks to have their frames, until a moment of ``time.monotonic``. What failed is in the log."""
-    for future in waiting:
-        try:
-            future.result(max(until - time.monotonic(), 0))
-        except TimeoutError:
-            break
-        except TamError as e:
-            log.warning("%s", e)

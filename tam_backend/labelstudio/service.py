@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -26,7 +26,7 @@ from tam_backend.labelstudio.library import FRAME_BYTES, VideoLibrary
 from tam_backend.labelstudio.links import FrameLinks, load_secret
 from tam_backend.labelstudio.localfiles import LocalFiles
 from tam_backend.labelstudio.media import Downloader
-from tam_backend.labelstudio.newtasks import NewTasks, wait_for
+from tam_backend.labelstudio.newtasks import NewTasks
 from tam_backend.labelstudio.objects import TaskObjects
 from tam_backend.labelstudio.outcomes import OutcomeCounter
 from tam_backend.labelstudio.posting import model_version
@@ -317,7 +317,7 @@ class Service:
         waiting = [f for t in tasks if (f := self._new_tasks.fill(t, project, config, base))]
         if waiting and self._batches.acquire(blocking=False):
             try:
-                wait_for(waiting, started + BATCH_WAIT_SECONDS)
+                wait(waiting, max(started + BATCH_WAIT_SECONDS - time.monotonic(), 0))
             finally:
                 self._batches.release()
         # No prediction, rather than an empty one: Label Studio would keep it, begin annotations with it, keep two when
