@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -71,7 +72,9 @@ def connect(address: str, cores: int = 0) -> Cluster:
     """
     # Ray reads these when it is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
-    if address == LOCAL or (Path.home() / ".ray" / "auth_token").exists():
+    if address == LOCAL and not _token_known():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # this process and its cluster alone know it
+    if _token_known():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # strangers are refused, and we show ours
     try:
         import ray
@@ -87,6 +90,12 @@ def connect(address: str, cores: int = 0) -> Cluster:
             _end(process)
         raise TamError(f"no Ray cluster answers at {address}: {e}. Start one with: ray start --head") from e
     return Cluster(ray, ray.get_runtime_context().gcs_address, process)
+
+
+def _token_known() -> bool:
+    """Whether Ray has a token to show, where it looks for one."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _start(cores: int) -> tuple[str, subprocess.Popen[bytes]]:

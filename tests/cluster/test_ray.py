@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tam_backend.cluster import on_ray
 from tam_backend.cluster.on_ray import session_workers
 from tam_backend.cluster.sessions import Elsewhere
 from tam_backend.engines import load_engine
@@ -44,15 +46,28 @@ cluster.close()
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """Address of a cluster that ends with the tests."""
+    """Address of a cluster that ends with the tests, and that all programs begun by them may join."""
     command = [sys.executable, "-c", _CLUSTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if re.fullmatch(r"[0-9.]+:\d+\n", line):
-                break
-        yield line.strip()
-        process.stdin.close()
-        process.wait(30)
+    with pytest.MonkeyPatch.context() as environment:
+        if not on_ray._token_known():
+            environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            address = next((line.strip() for line in process.stdout if re.fullmatch(r"[0-9.]+:\d+\n", line)), None)
+            assert address is not None, "no cluster: its error is above"
+            yield address
+            process.stdin.close()
+            process.wait(30)
+
+
+def test_a_cluster_of_our_own_needs_no_token_on_disk(tmp_path: Path):
+    """As on a machine where Ray has never been used; the first start of all made no token, and did not go on."""
+    ours = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+    environment = {k: v for k, v in os.environ.items() if k not in ours} | {"HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", _CLUSTER], stdin=subprocess.DEVNULL, env=environment, capture_output=True, text=True
+    )
+    assert re.search(r"^[0-9.]+:\d+$", result.stdout, re.MULTILINE), result.stderr
+    assert not (tmp_path / ".ray").exists()
 
 
 def test_a_killed_workers_video_is_finished_by_the_other(cluster: str, tmp_path: Path):

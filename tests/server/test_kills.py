@@ -14,7 +14,8 @@ def test_random_kills(tmp_path: Path) -> None:
     calm = run(tmp_path / "calm")
     assert [sorted(masks) for masks in calm.masks.values()] == [list(range(CLIP))] * len(PEOPLE)
     assert len(calm.predictions) == 2
-    killed = run(tmp_path / "killed", kills=KILLS, within=1.5, seed=11)
+    # All kills while there is work: a quick machine is done in a few seconds.
+    killed = run(tmp_path / "killed", kills=KILLS, within=min(1.5, calm.seconds / KILLS), seed=11)
     assert killed.kills == KILLS
     assert killed.blobs_at_kill[0] < killed.blobs_at_kill[-1]
     assert (killed.lost_prompts, killed.lost_frames) == (0, 0)
