@@ -117,13 +117,18 @@ def milliseconds(images: Path, truth: list[Ids], objects: int, starts: tuple[int
         Tracker(load_engine("embedded"), video, range(len(truth)), MemoryStore(STORE_BYTES)) as tracker,
     ):
         for start in starts:
-            masks = [np.roll(truth[start] > 0, MOVED * i, axis=1) for i in range(objects)]
-            anchors = {i + 1: {start: Anchor(FramePrompts(mask=mask))} for i, mask in enumerate(masks)}
+            anchors = moved_objects(truth[start], start, objects)
             began, spent = time.perf_counter(), time.process_time()
             for _ in track_objects(tracker, anchors, start):
                 pass
             times.append((1e3 * (time.perf_counter() - began), 1e3 * (time.process_time() - spent)))
     return times
+
+
+def moved_objects(truth: Ids, frame: int, objects: int) -> dict[int, dict[int, Anchor]]:
+    """So many objects of the same true mask on a frame, each moved a little, so that no result is shared."""
+    masks = [np.roll(truth > 0, MOVED * i, axis=1) for i in range(objects)]
+    return {i + 1: {frame: Anchor(FramePrompts(mask=mask))} for i, mask in enumerate(masks)}
 
 
 def measure_memory(objects: int) -> dict[str, float]:

@@ -28,7 +28,6 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
-import numpy as np
 
 REST = "the rest"
 PRODUCT = 4096
@@ -98,16 +97,16 @@ class Parts:
 
 
 def profile_embedded(args: argparse.Namespace) -> None:
-    from benchmarks.embedded_propagation import MOVED, STORE_BYTES, read_ids
+    from benchmarks.embedded_propagation import STORE_BYTES, moved_objects, read_ids
     from tam_backend.engines import load_engine
     from tam_backend.features import camera, colour, edges, frames, shots
     from tam_backend.features.geometry import Geometry
-    from tam_backend.prompts import FramePrompts
     from tam_backend.propagators.embedded import assessment, origin, propagator, sighting
     from tam_backend.tracking import tracker
     from tam_backend.tracking.objects import track_objects
     from tam_backend.tracking.store import MemoryStore
     from tam_backend.video import open_source
+    from tam_backend.video.images import ImageReader
 
     cv2.setNumThreads(1)
     parts = Parts()
@@ -126,16 +125,17 @@ def profile_embedded(args: argparse.Namespace) -> None:
     parts.watch("cuts and fades", shots.Shots, "cut")
     parts.watch("mask to full size", Geometry, "to_full")
     parts.watch("packing", tracker, "pack_frame", "pack_state")
+    parts.watch("reading a frame", ImageReader, "__getitem__")
     images, annotations = args.data / "JPEGImages" / "480p", args.data / "Annotations" / "480p"
     total = 0
     for name in args.sequences:
         truth = read_ids(annotations / name, False, args.frames)
-        with open_source(images / name) as video:
-            parts.watch("reading a frame", type(video), "__getitem__")
-            with tracker.Tracker(load_engine("embedded"), video, range(len(truth)), MemoryStore(STORE_BYTES)) as job:
-                masks = [np.roll(truth[0] > 0, MOVED * i, axis=1) for i in range(args.objects)]
-                objects = {i + 1: {0: tracker.Anchor(FramePrompts(mask=mask))} for i, mask in enumerate(masks)}
-                parts.run(REST, functools.partial(deque, track_objects(job, objects, 0), 0))
+        with (
+            open_source(images / name) as video,
+            tracker.Tracker(load_engine("embedded"), video, range(len(truth)), MemoryStore(STORE_BYTES)) as job,
+        ):
+            objects = moved_objects(truth[0], 0, args.objects)
+            parts.run(REST, functools.partial(deque, track_objects(job, objects, 0), 0))
         total += len(truth) - 1
     print(f"embedded engine, {args.objects} object(s), one core, {total} frames")
     parts.table(total)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class NewTasks:
-    """Thread-safe. The work is done by ``workers``, in order."""
+    """Thread-safe. The work is done by ``workers``."""
 
     def __init__(
         self,

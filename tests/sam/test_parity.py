@@ -18,6 +18,7 @@ from segment_anything.build_sam import build_sam_vit_b
 from segment_anything.modeling import Sam
 
 from tam_backend.segmenters.sam import Candidates, Embedding, Predictor, load_sam
+from tam_backend.segmenters.sam.split_linear import SplitLinear
 from tests.deterministic_weights import SAM, digest, fill
 from tests.parity import arrays, document
 
@@ -93,14 +94,15 @@ def test_every_reference_is_compared() -> None:
     assert made == {name for name in REFERENCE if name != "image" and not name.startswith("prompt_")}
 
 
-def test_embedding(embedding: Embedding, report: dict[str, float]) -> None:
-    """Stored in 16 bits: half a step of the code is 8e-5, as the largest value is below 5. The rest is for linear
-    layers by products of bfloat16, where this processor has them (``split_linear``)."""
+def test_embedding(predictor: Predictor, embedding: Embedding, report: dict[str, float]) -> None:
+    """Stored in 16 bits: the tolerance is half a step of the code, the largest value being below 5; twice that where
+    this processor has linear layers computed by products of bfloat16."""
+    split = any(isinstance(module, SplitLinear) for module in predictor._sam.image_encoder.modules())
     ours = embedding.unpack(torch.device("cpu"))
     for name, array in (("sub", ours[:, ::8, ::4, ::4]), ("channel_mean", ours.mean((2, 3)))):
         theirs = REFERENCE[f"embedding_{name}"]
         report[f"embedding_{name}"] = float(np.abs(array.numpy() - theirs).max())
-        np.testing.assert_allclose(array.numpy(), theirs, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(array.numpy(), theirs, rtol=0, atol=2e-4 if split else 1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)

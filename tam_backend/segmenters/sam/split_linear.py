@@ -44,8 +44,8 @@ def add_product() -> AddProduct | None:
 
     def add(left: Tensor, right: Tensor, out: Tensor) -> None:
         (m, k), n = left.shape, right.shape[0]
-        addresses = left.data_ptr(), k, right.data_ptr(), k, 1.0, out.data_ptr(), n
-        gemm(_ROW_MAJOR, _PLAIN, _TRANSPOSED, m, n, k, 1.0, *addresses)
+        factors = left.data_ptr(), k, right.data_ptr(), k
+        gemm(_ROW_MAJOR, _PLAIN, _TRANSPOSED, m, n, k, 1.0, *factors, 1.0, out.data_ptr(), n)
 
     return add
 
@@ -65,7 +65,7 @@ class SplitLinear(nn.Module):
     def __init__(self, layer: nn.Linear, add: AddProduct) -> None:
         super().__init__()
         self._add = add
-        self.high, self.low = _Room().split(layer.weight.detach())
+        self.high, self.low = _Room().split(layer.weight.detach())  # in memory of their own: they stay
         bias = layer.bias
         self.bias = bias.detach() if bias is not None else torch.zeros(layer.out_features)
 
